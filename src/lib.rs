@@ -1,0 +1,21 @@
+//! Siltstone is an embedded, pure-Rust LSM state store for stream processing.
+//!
+//! A stream task keeps its state (counts, joins, windows) in stores on the machine that it runs
+//! on. Every change also goes to a changelog, and when the machine dies, the state is restored
+//! from there on another one: nothing that was committed is lost, and no deleted key comes back.
+
+
+mod checksum;
+mod coding;
+mod error;
+mod key;
+#[cfg(feature = "cli")]
+mod listing;
+mod planted;
+mod slice;
+mod sync;
+
+pub use error::{Error, ErrorKind, Result};
+pub use key::{KEY_LEN_MAX, KeyspaceId, Mark, SeqNo, VALUE_LEN_MAX};
+pub use slice::Slice;
+
