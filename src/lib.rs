@@ -7,15 +7,20 @@
 
 mod checksum;
 mod coding;
+pub mod env;
 mod error;
 mod key;
 #[cfg(feature = "cli")]
 mod listing;
+pub mod options;
 mod planted;
 mod slice;
 mod sync;
 
 pub use error::{Error, ErrorKind, Result};
 pub use key::{KEY_LEN_MAX, KeyspaceId, Mark, SeqNo, VALUE_LEN_MAX};
+pub use options::{
+    Compression, Durability, IfMissing, KeyspaceOptions, Options, ReadMode, RuntimeOptions, Wal,
+};
 pub use slice::Slice;
 
