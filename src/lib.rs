@@ -5,6 +5,8 @@
 //! from there on another one: nothing that was committed is lost, and no deleted key comes back.
 
 
+mod arena;
+mod cache;
 mod checksum;
 mod coding;
 pub mod env;
@@ -14,6 +16,7 @@ mod key;
 mod listing;
 pub mod options;
 mod planted;
+mod runtime;
 mod slice;
 mod sync;
 
@@ -22,5 +25,6 @@ pub use key::{KEY_LEN_MAX, KeyspaceId, Mark, SeqNo, VALUE_LEN_MAX};
 pub use options::{
     Compression, Durability, IfMissing, KeyspaceOptions, Options, ReadMode, RuntimeOptions, Wal,
 };
+pub use runtime::Runtime;
 pub use slice::Slice;
 
