@@ -11,6 +11,7 @@ mod checksum;
 mod coding;
 pub mod env;
 mod error;
+mod journal;
 mod key;
 #[cfg(feature = "cli")]
 mod listing;

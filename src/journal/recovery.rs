@@ -1,0 +1,324 @@
+use std::path::{Path, PathBuf};
+
+use crate::env::{Env, File};
+use crate::error::{Error, Result};
+use crate::planted::{Bug, planted};
+
+use super::reader::{Segment, read_header, read_segment};
+use super::{Kind, Lsn, SEGMENT_HEADER_LEN, SegmentHeader};
+
+const REWRITE_CHUNK_BYTES: usize = 256 << 10;
+
+/// Takes the index of the segment, the position behind the record, and the payload.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(usize, Lsn, &[u8]) -> Result<()>;
+
+/// Where a segment of a journal lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentFile {
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+}
+
+/// What counts of one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Positions of the records that count: from here up to `end`.
+    pub(crate) base: Lsn,
+    pub(crate) end: Lsn,
+    /// Length of the whole file, before a cut.
+    pub(crate) file_len: u64,
+}
+
+impl Span {
+    /// Length of the file up to the end of the last record that counts.
+    fn valid_len(&self) -> u64 {
+        SEGMENT_HEADER_LEN as u64 + (self.end.0 - self.base.0)
+    }
+}
+
+/// What of a journal's files does not count and has to go before anything is appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// So many leading segments stay.
+    pub(crate) keep: usize,
+    /// Length to which the last one that stays is cut.
+    pub(crate) file_len: u64,
+}
+
+/// Where a journal ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    /// Position of the first record that is still there.
+    pub(crate) start: Lsn,
+    /// Position behind the last record that counts.
+    pub(crate) end: Lsn,
+    /// Position up to which the journal is known to have been durable; not above `end`.
+    pub(crate) durable: Lsn,
+    /// For each segment that stays, what counts of it; `None` if its header is torn.
+    pub(crate) spans: Vec<Option<Span>>,
+    /// What has to go; `None` if nothing has to.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// Decides where the journal of `segments`, given by rising number, ends, and then calls `visit`
+/// with the index of the segment, the position behind the record and the payload, for each record
+/// that counts, in order. Changes nothing on disk: see [`cut`].
+///
+/// The journal is valid up to the first bad record. A segment counts up to the base of the next
+/// one; if its valid records end before that, the journal ends there. A segment with a torn
+/// header holds nothing; the first one may have such a header only if it is all that was ever
+/// written, so a first segment's header must be durable before anything is appended to it.
+///
+/// `floor` is a position known from elsewhere to have been durable.
+///
+/// # Errors
+///
+/// `Corruption` if the journal ends below `floor`, or below what any of its records tells to have
+/// been durable. Errors of `visit` are handed on.
+pub(crate) fn recover(
+    env: &dyn Env,
+    kind: Kind,
+    journal_id: u64,
+    segments: &[SegmentFile],
+    floor: Lsn,
+    visit: Visit<'_>,
+) -> Result<Recovered> {
+    let journal = Journal {
+        env,
+        kind,
+        id: journal_id,
+        segments,
+    };
+    let headers = journal.headers()?;
+    let recovered = journal.plan(&headers, floor)?;
+    journal.visit(&headers, &recovered, visit)?;
+    Ok(recovered)
+}
+
+struct Journal<'a> {
+    env: &'a dyn Env,
+    kind: Kind,
+    id: u64,
+    segments: &'a [SegmentFile],
+}
+
+impl Journal<'_> {
+    fn headers(&self) -> Result<Vec<Option<SegmentHeader>>> {
+        let mut headers: Vec<Option<SegmentHeader>> = Vec::with_capacity(self.segments.len());
+        let mut base = Lsn::ZERO;
+        for (index, file) in self.segments.iter().enumerate() {
+            assert!(
+                index == 0 || self.segments[index - 1].number < file.number,
+                "segments out of order"
+            );
+            let header = read_header(self.env, &file.path, self.kind, self.id, file.number)?;
+            if let Some(header) = &header {
+                if header.base < base {
+                    return Err(Error::corruption(format!(
+                        "{}: begins at {}, an earlier segment at {base}",
+                        file.path.display(),
+                        header.base
+                    )));
+                }
+                base = header.base;
+            }
+            headers.push(header);
+        }
+        Ok(headers)
+    }
+
+    /// The position at which the segment behind `index` takes over.
+    fn limit(headers: &[Option<SegmentHeader>], index: usize) -> Lsn {
+        headers[index + 1..]
+            .iter()
+            .flatten()
+            .next()
+            .map_or(Lsn(u64::MAX), |next| next.base)
+    }
+
+    fn read(&self, index: usize) -> Result<Segment> {
+        let file = &self.segments[index];
+        read_segment(self.env, &file.path, self.kind, self.id, file.number)
+    }
+
+    /// Reads every segment, also those behind the end, for what they tell of the durable end.
+    fn plan(&self, headers: &[Option<SegmentHeader>], floor: Lsn) -> Result<Recovered> {
+        let start = headers
+            .iter()
+            .flatten()
+            .next()
+            .map_or(Lsn::ZERO, |header| header.base);
+        let mut end = start;
+        let mut told = floor;
+        let mut open = true;
+        let mut keep = 0;
+        let mut spans = Vec::new();
+        let mut file_len = 0;
+        for index in 0..self.segments.len() {
+            let segment = self.read(index)?;
+            told = told.max(segment.told_durable(end));
+            if index == 0 {
+                check_first(&segment, start)?;
+            }
+            let Some(header) = segment.header() else {
+                spans.push(None);
+                continue;
+            };
+            open = open && header.base == end;
+            if open {
+                end = segment.end(Self::limit(headers, index));
+                let span = Span {
+                    base: header.base,
+                    end,
+                    file_len: segment.len(),
+                };
+                spans.push(Some(span));
+                keep = index + 1;
+                file_len = span.valid_len();
+            }
+        }
+        spans.truncate(keep);
+        if end < told && !planted(Bug::DurableDamageCut) {
+            return Err(self.damaged(headers, &spans, end, told));
+        }
+        let whole = keep == self.segments.len()
+            && spans
+                .last()
+                .is_none_or(|last| last.is_none_or(|span| span.file_len == file_len));
+        let cut = (!whole).then_some(Cut { keep, file_len });
+        Ok(Recovered {
+            start,
+            end,
+            durable: told,
+            spans,
+            cut,
+        })
+    }
+
+    /// The journal ends too early. Names the file at fault: the one that the records end in, or,
+    /// where that is good to its last byte, the one behind it.
+    fn damaged(
+        &self,
+        headers: &[Option<SegmentHeader>],
+        spans: &[Option<Span>],
+        end: Lsn,
+        told: Lsn,
+    ) -> Error {
+        let path = |index: usize| self.segments[index].path.display();
+        let last = spans.last().copied().flatten();
+        let next = headers.get(spans.len());
+        let place = match (last, next) {
+            (Some(span), _) if span.valid_len() < span.file_len => {
+                format!("{}: byte {}", path(spans.len() - 1), span.valid_len())
+            }
+            (_, Some(None)) => format!("{}: bad header", path(spans.len())),
+            (Some(_), Some(Some(header))) => format!(
+                "records are missing between {} and {}, which begins at {}",
+                path(spans.len() - 1),
+                path(spans.len()),
+                header.base
+            ),
+            (Some(_), None) => {
+                format!("{}: missing records behind its end", path(spans.len() - 1))
+            }
+            (None, _) => "no segment is there".to_string(),
+        };
+        Error::corruption(format!(
+            "{place}: the journal's valid records end at {end}, it was durable up to {told}"
+        ))
+    }
+
+    fn visit(
+        &self,
+        headers: &[Option<SegmentHeader>],
+        recovered: &Recovered,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        for (index, span) in recovered.spans.iter().enumerate() {
+            let Some(span) = span.filter(|span| span.base < span.end) else {
+                continue;
+            };
+            let segment = self.read(index)?;
+            let mut end = span.base;
+            for record in segment.records(Self::limit(headers, index).min(span.end)) {
+                visit(index, record.end, record.payload)?;
+                end = record.end;
+            }
+            if end != span.end {
+                return Err(Error::corruption(format!(
+                    "{}: valid up to {} when first read, now up to {end}",
+                    segment.path().display(),
+                    span.end
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nothing vouches for the base of a first segment but its own header.
+fn check_first(segment: &Segment, start: Lsn) -> Result<()> {
+    let torn_at_birth = start == Lsn::ZERO && segment.len() <= SEGMENT_HEADER_LEN as u64;
+    if segment.header().is_some() || torn_at_birth {
+        return Ok(());
+    }
+    Err(Error::corruption(format!(
+        "{}: bad header of the journal's first segment",
+        segment.path().display()
+    )))
+}
+
+/// Makes what [`recover`] decided the state on disk: removes the segments that do not count,
+/// newest first, cuts the last that does, and makes the accepted records and names durable, for
+/// a kill may have left them unsynced. May be repeated after a crash at any point.
+pub(crate) fn cut(
+    env: &dyn Env,
+    dir: &Path,
+    segments: &[SegmentFile],
+    recovered: &Recovered,
+) -> Result<()> {
+    let keep = recovered.spans.len();
+    for file in segments[keep..].iter().rev() {
+        env.remove_file(&file.path)?;
+    }
+    // Before the cut: what is removed must not come back behind other records than before.
+    env.sync_dir(dir)?;
+    for (index, (file, span)) in segments.iter().zip(&recovered.spans).enumerate() {
+        let handle = env.open_write(&file.path)?;
+        if let Some(cut) = recovered.cut.filter(|cut| cut.keep == index + 1) {
+            handle.set_len(cut.file_len)?;
+        }
+        if let Some(span) = span
+            && !planted(Bug::UnsyncedTailNotRewritten)
+        {
+            rewrite_unsynced(&*handle, *span, recovered.durable)?;
+        }
+        if !planted(Bug::WalCutSyncSkipped) {
+            handle.sync()?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the bytes of a segment that are not known to be durable once more, as they are.
+///
+/// After a failed sync the system may show bytes that it has given up: it takes them for written,
+/// and the next sync would succeed without them.
+fn rewrite_unsynced(file: &dyn File, span: Span, durable: Lsn) -> Result<()> {
+    let header_len = SEGMENT_HEADER_LEN as u64;
+    let end = span.valid_len();
+    let mut pos = match durable.0.checked_sub(span.base.0) {
+        // A durable record tells of a durable header.
+        Some(len @ 1..) => header_len + len,
+        _ => 0,
+    };
+    let mut chunk = Vec::new();
+    while pos < end {
+        let left = usize::try_from(end - pos).unwrap_or(usize::MAX);
+        chunk.resize(left.min(REWRITE_CHUNK_BYTES), 0);
+        file.read_exact_at(pos, &mut chunk)?;
+        file.write_all_at(pos, &chunk)?;
+        pos += chunk.len() as u64;
+    }
+    Ok(())
+}

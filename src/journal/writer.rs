@@ -1,0 +1,161 @@
+use std::path::{Path, PathBuf};
+
+use crate::env::{Env, File};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Arc;
+
+use super::{
+    Lsn, PAYLOAD_LEN_MAX, Place, RecordHeader, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX, SegmentHeader,
+    records_len,
+};
+
+/// A buffer that grew above this is given back after the append.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// Appends records to a segment that it began itself.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    place: Place,
+    base: Lsn,
+    end: Lsn,
+    broken: bool,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    /// Creates the file at `path`, which must not exist, and begins the segment in it. Nothing is
+    /// synced, neither the file nor its directory. A failure leaves no file where it can.
+    pub(crate) fn create(env: &dyn Env, path: &Path, header: SegmentHeader) -> Result<Self> {
+        let file = env.create_new(path)?;
+        Self::begin(env, file, path, header)
+    }
+
+    /// Begins the segment in an empty file that was created ahead of time.
+    pub(crate) fn begin(
+        env: &dyn Env,
+        file: Arc<dyn File>,
+        path: &Path,
+        header: SegmentHeader,
+    ) -> Result<Self> {
+        assert!(
+            header.durable <= header.base,
+            "{header:?} promises what is not written"
+        );
+        if let Err(error) = file.write_all_at(0, &header.encode()) {
+            // The error that counts is the first. A file that stays behind has no whole header
+            // and is skipped and removed by the next recovery.
+            let _ = env.remove_file(path);
+            return Err(error);
+        }
+        Ok(Self {
+            file,
+            path: path.to_path_buf(),
+            place: Place::new(header.kind, header.journal_id, header.segment),
+            base: header.base,
+            end: header.base,
+            broken: false,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Appends one record a payload, all in one write, and returns the position behind the last.
+    ///
+    /// `durable` is the position up to which the journal is known to be durable. After a failed
+    /// write none of the records counts and the writer is broken: begin the next segment with
+    /// [`end`](Self::end) as its base.
+    ///
+    /// # Errors
+    ///
+    /// `Io`; and `InvalidArgument`, which breaks nothing, if a payload or the segment would be
+    /// too long.
+    pub(crate) fn append(&mut self, payloads: &[&[u8]], durable: Lsn) -> Result<Lsn> {
+        assert!(
+            durable <= self.end,
+            "durable up to {durable}, written up to {}",
+            self.end
+        );
+        if self.broken {
+            return Err(Error::new(
+                ErrorKind::Io,
+                format!("append to {} after a failed append", self.path.display()),
+            ));
+        }
+        let end = self.encode(payloads, durable)?;
+        let result = self.file.write_all_at(self.len(), &self.buffer);
+        if self.buffer.capacity() > BUFFER_BYTES_MAX {
+            self.buffer = Vec::new();
+        }
+        if let Err(error) = result {
+            self.broken = true;
+            // Spares a reader the failed records where it works; the next segment's base makes
+            // them void where it does not.
+            let _ = self.file.set_len(self.len());
+            return Err(error);
+        }
+        self.end = end;
+        Ok(end)
+    }
+
+    /// Encodes the records into the buffer and returns the position behind them.
+    fn encode(&mut self, payloads: &[&[u8]], durable: Lsn) -> Result<Lsn> {
+        let added = records_len(payloads);
+        let longest = payloads
+            .iter()
+            .map(|payload| payload.len())
+            .max()
+            .unwrap_or(0);
+        if longest > PAYLOAD_LEN_MAX || self.len().saturating_add(added) > SEGMENT_LEN_MAX {
+            return Err(Error::invalid(format!(
+                "{added} bytes of records, the longest of {longest}, do not fit into {}",
+                self.path.display()
+            )));
+        }
+        self.buffer.clear();
+        self.buffer.reserve(usize::try_from(added).unwrap_or(0));
+        let mut at = self.end;
+        for payload in payloads {
+            assert!(!payload.is_empty(), "a record without a payload");
+            let payload_len = u32::try_from(payload.len())
+                .map_err(|_| Error::invalid("a payload above 4 GiB"))?;
+            RecordHeader::new(self.place, at, payload_len, payload, durable).encode_into(
+                self.place,
+                at,
+                &mut self.buffer,
+            );
+            self.buffer.extend_from_slice(payload);
+            at = Lsn(self.end.0 + self.buffer.len() as u64);
+        }
+        Ok(at)
+    }
+
+    /// The position of the segment's first record.
+    pub(crate) fn base(&self) -> Lsn {
+        self.base
+    }
+
+    /// The position behind the last append that succeeded.
+    pub(crate) fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// Bytes of the file up to [`end`](Self::end).
+    pub(crate) fn len(&self) -> u64 {
+        SEGMENT_HEADER_LEN as u64 + (self.end.0 - self.base.0)
+    }
+
+    /// True after an append failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// The file, for a sync outside of whatever lock guards the writer.
+    pub(crate) fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
