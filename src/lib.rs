@@ -6,6 +6,7 @@
 
 
 mod arena;
+mod block;
 mod cache;
 mod checksum;
 mod coding;
@@ -19,6 +20,7 @@ pub mod options;
 mod planted;
 mod runtime;
 mod slice;
+mod sstable;
 mod sync;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,212 @@
+//! Finds single keys in a table, and opens cursors over it.
+
+use std::path::Path;
+
+use super::file::{Ends, TableFile};
+use super::frame::Handle;
+use super::index::{Partition, decode_data_handle, find};
+use super::properties::Properties;
+use super::{Access, Cursor, filter};
+use crate::block::Block;
+use crate::cache::BlockCache;
+use crate::env::Env;
+use crate::error::Result;
+use crate::key::{InternalKey, SeqNo, Trailer};
+use crate::options::ReadMode;
+use crate::slice::Slice;
+use crate::sync::Arc;
+
+/// An open table. Its top index and properties stay in memory; all else comes when it is needed.
+///
+/// Every byte that an answer rests on has passed its checksum. Errors name the file and the
+/// position.
+pub(crate) struct Reader {
+    pub(super) file: TableFile,
+    top_index: Block,
+    top_index_pos: u64,
+    properties: Properties,
+}
+
+/// Where a search within one partition or block ended.
+enum Found {
+    Version(Trailer, Slice),
+    Absent,
+    /// Not so far, but further versions of the key may follow.
+    GoOn,
+}
+
+impl Reader {
+    /// Opens the table at `path`, of which the manifest says that it is `id` and `len` bytes long.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` or `Io` from the environment; `Corruption` if the file is not that table or its
+    /// ends are damaged; `Unsupported` if it is of a newer format.
+    pub(crate) fn open(
+        env: &dyn Env,
+        path: &Path,
+        id: u64,
+        len: u64,
+        cache: Arc<BlockCache>,
+        mode: ReadMode,
+    ) -> Result<Self> {
+        let file = TableFile::open(env, path, id, len, cache, mode)?;
+        let Ends {
+            footer,
+            top_index,
+            properties,
+        } = file.read_ends()?;
+        Ok(Self {
+            file,
+            top_index,
+            top_index_pos: footer.top_index.pos,
+            properties,
+        })
+    }
+
+    /// The newest version of `user_key` that a reader at `seqno` may see, a tombstone included.
+    /// `hash` is the key's [`filter::hash`].
+    pub(crate) fn get(
+        &self,
+        user_key: &[u8],
+        hash: u64,
+        seqno: SeqNo,
+    ) -> Result<Option<(Trailer, Slice)>> {
+        for number in self.find_partition(user_key)?..self.partitions() {
+            match self.get_in_partition(number, user_key, hash, seqno)? {
+                Found::Version(trailer, value) => return Ok(Some((trailer, value))),
+                Found::Absent => return Ok(None),
+                Found::GoOn => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn get_in_partition(
+        &self,
+        number: usize,
+        user_key: &[u8],
+        hash: u64,
+        seqno: SeqNo,
+    ) -> Result<Found> {
+        let partition = self.partition(number)?;
+        let may_contain = match partition.filter {
+            Some(handle) => filter::may_contain(&self.file.partition_part(handle)?, hash),
+            None => true,
+        };
+        if may_contain {
+            let place = partition.index;
+            let index = self
+                .file
+                .decode_block(self.file.partition_part(place)?, place)?;
+            for block_number in self.find_block(&index, place, user_key)?..index.entries() {
+                let handle = self.data_handle(&index, place, block_number)?;
+                match self.get_in_block(handle, user_key, seqno)? {
+                    Found::GoOn => {}
+                    found => return Ok(found),
+                }
+                let goes_on = index.key_is(block_number, user_key);
+                if !goes_on.map_err(|error| self.file.at(place.pos, &error))? {
+                    return Ok(Found::Absent);
+                }
+            }
+        }
+        // Only a separator equal to the key lets versions of it follow.
+        let goes_on = self
+            .top_index
+            .key_is(number, user_key)
+            .map_err(|e| self.at_top(&e))?;
+        Ok(if goes_on { Found::GoOn } else { Found::Absent })
+    }
+
+    fn get_in_block(&self, handle: Handle, user_key: &[u8], seqno: SeqNo) -> Result<Found> {
+        let block = self.file.decode_block(self.file.data(handle)?, handle)?;
+        let at_block = |error: crate::Error| self.file.at(handle.pos, &error);
+        let target = InternalKey::seek_to(user_key, seqno);
+        let index = block.lower_bound(target).map_err(at_block)?;
+        if index == block.entries() {
+            return Ok(Found::GoOn);
+        }
+        Ok(match block.version_at(index, user_key).map_err(at_block)? {
+            Some((trailer, value)) => Found::Version(trailer, block.bytes().sub(value)),
+            None => Found::Absent,
+        })
+    }
+
+    /// A cursor over all entries; invalid until it is placed.
+    pub(crate) fn cursor(self: &Arc<Self>, access: Access) -> Cursor {
+        Cursor::new(Arc::clone(self), access)
+    }
+
+    pub(crate) fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    /// Bytes that stay in memory as long as the table is open.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.top_index.bytes().len()
+            + self.properties.smallest.len()
+            + self.properties.largest.len()
+    }
+
+    pub(super) fn partitions(&self) -> usize {
+        self.top_index.entries()
+    }
+
+    /// Number of the first partition that may hold `user_key`.
+    pub(super) fn find_partition(&self, user_key: &[u8]) -> Result<usize> {
+        find(&self.top_index, user_key).map_err(|error| self.at_top(&error))
+    }
+
+    pub(super) fn partition(&self, number: usize) -> Result<Partition> {
+        let range = self
+            .top_index
+            .value_range(number)
+            .map_err(|error| self.at_top(&error))?;
+        Partition::decode(&self.top_index.bytes()[range], self.file.frames_len())
+            .map_err(|error| self.at_top(&error))
+    }
+
+    /// Number of the first data block that may hold `user_key`, in the index block at `place` that
+    /// the top index has named for it.
+    pub(super) fn find_block(
+        &self,
+        index: &Block,
+        place: Handle,
+        user_key: &[u8],
+    ) -> Result<usize> {
+        let number = find(index, user_key).map_err(|error| self.file.at(place.pos, &error))?;
+        if number == index.entries() {
+            return Err(self.file.corruption(
+                place.pos,
+                "the index block ends before the separator that the top index gives it",
+            ));
+        }
+        Ok(number)
+    }
+
+    /// The handle of a data block in the index block at `place`.
+    pub(super) fn data_handle(
+        &self,
+        index: &Block,
+        place: Handle,
+        number: usize,
+    ) -> Result<Handle> {
+        index
+            .value_range(number)
+            .and_then(|range| decode_data_handle(&index.bytes()[range], self.file.frames_len()))
+            .map_err(|error| self.file.at(place.pos, &error))
+    }
+
+    fn at_top(&self, error: &crate::Error) -> crate::Error {
+        self.file
+            .at(self.top_index_pos, &error.context("top index"))
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.properties.fmt(f)
+    }
+}
