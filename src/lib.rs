@@ -6,6 +6,7 @@
 
 
 mod arena;
+mod batch;
 mod block;
 mod cache;
 mod checksum;
@@ -16,6 +17,8 @@ mod journal;
 mod key;
 #[cfg(feature = "cli")]
 mod listing;
+mod memtable;
+mod merge;
 pub mod options;
 mod planted;
 mod runtime;
@@ -23,6 +26,7 @@ mod slice;
 mod sstable;
 mod sync;
 
+pub use batch::{BATCH_LEN_MAX, WriteBatch};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{KEY_LEN_MAX, KeyspaceId, Mark, SeqNo, VALUE_LEN_MAX};
 pub use options::{
