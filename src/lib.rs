@@ -25,6 +25,7 @@ mod runtime;
 mod slice;
 mod sstable;
 mod sync;
+mod wal;
 
 pub use batch::{BATCH_LEN_MAX, WriteBatch};
 pub use error::{Error, ErrorKind, Result};
