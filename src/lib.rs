@@ -25,6 +25,7 @@ mod runtime;
 mod slice;
 mod sstable;
 mod sync;
+mod version;
 mod wal;
 
 pub use batch::{BATCH_LEN_MAX, WriteBatch};
