@@ -11,6 +11,7 @@ mod block;
 mod cache;
 mod checksum;
 mod coding;
+mod compaction;
 pub mod env;
 mod error;
 mod journal;

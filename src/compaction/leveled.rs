@@ -1,0 +1,401 @@
+//! Leveled compaction: one run a level below level 0, each level a ratio larger than the one above.
+//!
+//! Targets are counted from the largest level upwards, so that nine tenths of the data lie in the
+//! last level whatever their amount ("dynamic level bytes" of `RocksDB`). The first level whose
+//! target is about the size of a full level 0 is the *base level*: level 0 goes straight to it,
+//! and the levels between are empty.
+//!
+//! All pickers are pure: what they return depends on their arguments only.
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use super::{Busy, Input, Kind, Plan, hull};
+use crate::options::{KeyspaceOptions, LEVELS};
+use crate::planted::{Bug, planted};
+use crate::slice::Slice;
+use crate::sync::Arc;
+use crate::version::{Level, Run, Table, Version};
+
+/// The deepest level, filled first.
+const LEVEL_LAST: usize = LEVELS - 1;
+/// Runs of level 0 that one compaction takes at most.
+const RUNS_MAX: usize = 64;
+/// Tables below the output level that a moved table may overlap: a later compaction of it has to
+/// read them all.
+const MOVE_OVERLAPS_MAX: usize = 10;
+/// Share of the wanted table size below which a run of level 0 is merged rather than moved, so
+/// that small flushes do not end as small tables in the last level.
+const MOVE_SHARE_MIN: u64 = 4;
+/// Scores are integers, so that equal versions give equal plans on every machine: this is 1.
+const SCORE_DUE: u128 = 1000;
+
+/// The most urgent compaction that can run beside those of `busy`, or `None` if every level is
+/// within its target or must wait.
+///
+/// `memtable_bytes` is the size of a full memtable; with `level0_runs_max` of them level 0 is due,
+/// and as much is the most that the base level is meant to hold.
+pub(crate) fn pick(
+    version: &Version,
+    busy: &Busy,
+    options: &KeyspaceOptions,
+    memtable_bytes: u64,
+) -> Option<Plan> {
+    let targets = Targets::of(version, options, memtable_bytes);
+    let mut due = Vec::with_capacity(LEVELS);
+    let runs = free_level0_runs(version, busy).len();
+    let score = runs as u128 * SCORE_DUE / options.level0_runs_max as u128;
+    if score >= SCORE_DUE {
+        due.push((score, 0));
+    }
+    for level in targets.base..LEVEL_LAST {
+        let weight = level_weight(version, busy, level);
+        let score = u128::from(weight) * SCORE_DUE / u128::from(targets.bytes[level].max(1));
+        if score > SCORE_DUE {
+            due.push((score, level));
+        }
+    }
+    // The sort is stable: of equal scores the upper level is first.
+    due.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    let mut level0_waits = false;
+    for (_, level) in due {
+        let plan = match level {
+            0 => pick_level0(version, busy, options, targets.base),
+            // Another compaction out of the base level would keep level 0 waiting for ever.
+            _ if level == targets.base && level0_waits => None,
+            _ => pick_level(version, busy, &targets, level),
+        };
+        if plan.is_some() {
+            return plan;
+        }
+        level0_waits |= level == 0;
+    }
+    None
+}
+
+/// Everything into the last level, in one merge. `None` if something runs, or if the last level
+/// holds all data already and nothing in it could be dropped or simplified.
+///
+/// One call makes one plan: as long as a snapshot keeps old versions alive, the same plan would
+/// come again after it was carried out.
+pub(crate) fn pick_full(version: &Version, busy: &Busy) -> Option<Plan> {
+    let is_last_only = version.last_level() == Some(LEVEL_LAST)
+        && version.levels[..LEVEL_LAST].iter().all(Level::is_empty);
+    let is_clean = |table: &Arc<Table>| table.meta.tombstones == 0 && table.meta.seqno_max.0 == 0;
+    if !busy.is_empty() || is_last_only && version.tables().all(is_clean) {
+        return None;
+    }
+    let mut inputs = Vec::new();
+    for (level, content) in version.levels.iter().enumerate() {
+        inputs.extend(
+            content
+                .runs
+                .iter()
+                .filter(|run| !run.is_empty())
+                .map(|run| Input {
+                    level,
+                    tables: run.tables().to_vec(),
+                }),
+        );
+    }
+    if inputs.is_empty() {
+        return None;
+    }
+    Some(Plan::new(version, Kind::Merge, inputs, LEVEL_LAST))
+}
+
+/// How many bytes each level is meant to hold.
+#[derive(Debug, PartialEq, Eq)]
+struct Targets {
+    base: usize,
+    /// By level; of meaning from the base level on. The last level has no limit.
+    bytes: [u64; LEVELS],
+}
+
+impl Targets {
+    fn of(version: &Version, options: &KeyspaceOptions, memtable_bytes: u64) -> Self {
+        let ratio = u64::from(options.level_ratio);
+        let base_bytes_max = memtable_bytes
+            .saturating_mul(options.level0_runs_max as u64)
+            .max(1);
+        let mut bytes = [u64::MAX; LEVELS];
+        let first = (1..LEVELS).find(|level| !version.levels[*level].is_empty());
+        let Some(first) = first else {
+            return Self {
+                base: LEVEL_LAST,
+                bytes,
+            };
+        };
+        let largest = (1..LEVELS)
+            .map(|level| version.levels[level].bytes())
+            .max()
+            .unwrap_or(0);
+        let mut base = first;
+        let mut target = (first..LEVEL_LAST).fold(largest, |target, _| target / ratio);
+        if target <= base_bytes_max / ratio {
+            target = base_bytes_max / ratio + 1;
+        } else {
+            while base > 1 && target > base_bytes_max {
+                base -= 1;
+                target /= ratio;
+            }
+            target = target.min(base_bytes_max);
+        }
+        for level_bytes in &mut bytes[base..LEVEL_LAST] {
+            *level_bytes = target;
+            target = target.saturating_mul(ratio);
+        }
+        Self { base, bytes }
+    }
+}
+
+/// Bytes of a table as they count for urgency: one that holds more tombstones than values counts
+/// up to double, since merging it frees space below.
+fn weight(table: &Table) -> u64 {
+    let meta = &table.meta;
+    let surplus = meta
+        .tombstones
+        .saturating_mul(2)
+        .saturating_sub(meta.entries);
+    let extra = u128::from(meta.len) * u128::from(surplus) / u128::from(meta.entries.max(1));
+    meta.len
+        .saturating_add(u64::try_from(extra).unwrap_or(u64::MAX))
+}
+
+/// What a level holds beside the tables that are being compacted.
+fn level_weight(version: &Version, busy: &Busy, level: usize) -> u64 {
+    let free = version.levels[level]
+        .tables()
+        .filter(|table| !busy.has(table));
+    free.map(|table| weight(table)).sum()
+}
+
+/// The tables of a level below 0.
+fn tables_of(version: &Version, level: usize) -> &[Arc<Table>] {
+    let runs = &version.levels[level].runs;
+    assert!(
+        level > 0 && runs.len() <= 1,
+        "level {level} has {} runs",
+        runs.len()
+    );
+    runs.first().map_or(&[], Run::tables)
+}
+
+fn overlapping<'a>(
+    version: &'a Version,
+    level: usize,
+    low: &[u8],
+    high: &[u8],
+) -> &'a [Arc<Table>] {
+    version.levels[level]
+        .runs
+        .first()
+        .map_or(&[], |run| run.overlapping(low, high))
+}
+
+/// The oldest runs of level 0 up to the first that is being compacted: none may be taken without
+/// all older ones, or old data would end above newer.
+fn free_level0_runs<'a>(version: &'a Version, busy: &Busy) -> &'a [Run] {
+    let runs = &version.levels[0].runs;
+    let is_free = |run: &&Run| !run.tables().iter().any(|table| busy.has(table));
+    let free = runs.iter().rev().take_while(is_free).take(RUNS_MAX).count();
+    if planted(Bug::OlderRunLeftBehind) && free > 1 {
+        return &runs[runs.len() - free..runs.len() - 1];
+    }
+    &runs[runs.len() - free..]
+}
+
+fn inputs_of(runs: &[Run]) -> Vec<Input> {
+    let full = runs.iter().filter(|run| !run.is_empty());
+    full.map(|run| Input {
+        level: 0,
+        tables: run.tables().to_vec(),
+    })
+    .collect()
+}
+
+/// The plan, if neither an input nor the output's range is held by a running one.
+fn unless_busy(plan: Plan, busy: &Busy) -> Option<Plan> {
+    let is_held = plan.tables().any(|table| busy.has(table))
+        || busy.claims(plan.output_level, &plan.smallest, &plan.largest);
+    (!is_held).then_some(plan)
+}
+
+fn pick_level0(
+    version: &Version,
+    busy: &Busy,
+    options: &KeyspaceOptions,
+    base: usize,
+) -> Option<Plan> {
+    let runs = free_level0_runs(version, busy);
+    let movable = movable_runs(version, runs, options, base);
+    if !movable.is_empty() {
+        let plan = Plan::new(version, Kind::TrivialMove, inputs_of(movable), base);
+        return unless_busy(plan, busy);
+    }
+    let mut inputs = inputs_of(runs);
+    let (smallest, largest) = hull(inputs.iter().flat_map(|input| &input.tables))?;
+    let tables = overlapping(version, base, &smallest, &largest);
+    if !tables.is_empty() {
+        inputs.push(Input {
+            level: base,
+            tables: tables.to_vec(),
+        });
+    }
+    unless_busy(Plan::new(version, Kind::Merge, inputs, base), busy)
+}
+
+/// The oldest of `runs` whose tables can stand in the base level as they are, and that the others
+/// do not overlap: those would soon be merged with them there.
+fn movable_runs<'a>(
+    version: &Version,
+    runs: &'a [Run],
+    options: &KeyspaceOptions,
+    base: usize,
+) -> &'a [Run] {
+    let mut moved: Vec<&Arc<Table>> = Vec::new();
+    let mut start = runs.len();
+    for run in runs.iter().rev() {
+        let tables = run.tables();
+        let small_bytes = options.table_bytes / MOVE_SHARE_MIN * tables.len() as u64;
+        let fits = |table: &Arc<Table>| {
+            let (low, high) = (&table.meta.smallest, &table.meta.largest);
+            overlapping(version, base, low, high).is_empty()
+                && overlaps_little(version, base, low, high)
+                && !moved.iter().any(|other| other.meta.overlaps(low, high))
+        };
+        if run.bytes() < small_bytes || !tables.iter().all(fits) {
+            break;
+        }
+        moved.extend(tables);
+        start -= 1;
+    }
+    let (staying, movable) = runs.split_at(start);
+    let is_apart = |run: &&Run| {
+        run.tables().iter().all(|table| {
+            let (low, high) = (&table.meta.smallest, &table.meta.largest);
+            staying
+                .iter()
+                .all(|other| other.overlapping(low, high).is_empty())
+        })
+    };
+    let apart = movable.iter().rev().take_while(is_apart).count();
+    &movable[movable.len() - apart..]
+}
+
+/// True if what lies between the keys in the level below the output does not make a later
+/// compaction of it a large one.
+fn overlaps_little(version: &Version, output_level: usize, low: &Slice, high: &Slice) -> bool {
+    let below = (output_level + 1..LEVELS).find(|level| !version.levels[*level].is_empty());
+    below.is_none_or(|level| overlapping(version, level, low, high).len() <= MOVE_OVERLAPS_MAX)
+}
+
+/// The cheapest step that makes `level` smaller: the table whose bytes carry the least of the next
+/// level along.
+fn pick_level(version: &Version, busy: &Busy, targets: &Targets, level: usize) -> Option<Plan> {
+    let tables = tables_of(version, level);
+    let output_level = level + 1;
+    let mut best: Option<(u64, u64, usize)> = None;
+    for (index, table) in tables.iter().enumerate() {
+        let (low, high) = (&table.meta.smallest, &table.meta.largest);
+        let below = overlapping(version, output_level, low, high);
+        let bytes: u64 = below.iter().map(|table| table.meta.len).sum();
+        let weight = weight(table);
+        let is_better = best.is_none_or(|(best_bytes, best_weight, _)| {
+            u128::from(bytes) * u128::from(best_weight)
+                < u128::from(best_bytes) * u128::from(weight)
+        });
+        if is_better && is_free(busy, table, below, output_level) {
+            best = Some((bytes, weight, index));
+        }
+    }
+    let (_, _, index) = best?;
+    let table = &tables[index];
+    let (low, high) = (&table.meta.smallest, &table.meta.largest);
+    let below = overlapping(version, output_level, low, high);
+    if below.is_empty() && overlaps_little(version, output_level, low, high) {
+        let excess = level_weight(version, busy, level).saturating_sub(targets.bytes[level]);
+        let moved = with_moved_neighbours(version, busy, level, index, excess);
+        let inputs = vec![Input {
+            level,
+            tables: moved.to_vec(),
+        }];
+        let plan = Plan::new(version, Kind::TrivialMove, inputs, output_level);
+        return unless_busy(plan, busy);
+    }
+    let mut inputs = vec![Input {
+        level,
+        tables: with_free_neighbours(busy, tables, index, below),
+    }];
+    if !below.is_empty() {
+        inputs.push(Input {
+            level: output_level,
+            tables: below.to_vec(),
+        });
+    }
+    unless_busy(Plan::new(version, Kind::Merge, inputs, output_level), busy)
+}
+
+/// True if no running compaction holds what merging `table` with `below` needs.
+fn is_free(busy: &Busy, table: &Arc<Table>, below: &[Arc<Table>], output_level: usize) -> bool {
+    if busy.has(table) || below.iter().any(|table| busy.has(table)) {
+        return false;
+    }
+    hull(below.iter().chain([table]))
+        .is_some_and(|(low, high)| !busy.claims(output_level, &low, &high))
+}
+
+/// The table at `index` with those beside it that lie within the range of `below`: they add no
+/// table of the next level.
+fn with_free_neighbours(
+    busy: &Busy,
+    tables: &[Arc<Table>],
+    index: usize,
+    below: &[Arc<Table>],
+) -> Vec<Arc<Table>> {
+    let (mut start, mut end) = (index, index + 1);
+    if let (Some(first), Some(last)) = (below.first(), below.last()) {
+        let fits = |table: &Table| {
+            let meta = &table.meta;
+            meta.smallest >= first.meta.smallest
+                && meta.largest <= last.meta.largest
+                && !busy.has(table)
+        };
+        while start > 0 && fits(&tables[start - 1]) {
+            start -= 1;
+        }
+        while end < tables.len() && fits(&tables[end]) {
+            end += 1;
+        }
+    }
+    tables[start..end].to_vec()
+}
+
+/// The table at `index` with those behind it that can move with it, up to about `excess` bytes:
+/// one edit instead of one a table.
+fn with_moved_neighbours<'a>(
+    version: &'a Version,
+    busy: &Busy,
+    level: usize,
+    index: usize,
+    excess: u64,
+) -> &'a [Arc<Table>] {
+    let tables = tables_of(version, level);
+    let first = &tables[index].meta.smallest;
+    let mut bytes = tables[index].meta.len;
+    let mut end = index + 1;
+    while end < tables.len() && bytes < excess {
+        let table = &tables[end];
+        let (low, high) = (&table.meta.smallest, &table.meta.largest);
+        let can_move = !busy.has(table)
+            && overlapping(version, level + 1, first, high).is_empty()
+            && !busy.claims(level + 1, first, high)
+            && overlaps_little(version, level + 1, low, high);
+        if !can_move {
+            break;
+        }
+        bytes += table.meta.len;
+        end += 1;
+    }
+    &tables[index..end]
+}
