@@ -3,7 +3,16 @@
 //! A stream task keeps its state (counts, joins, windows) in stores on the machine that it runs
 //! on. Every change also goes to a changelog, and when the machine dies, the state is restored
 //! from there on another one: nothing that was committed is lost, and no deleted key comes back.
-
+//!
+//! - [`store::Task`] is what a stream task embeds: typed stores, a commit that covers all of them
+//!   and the position of the input, restore, and fencing of a former owner.
+//! - [`changelog`] is the contract with the log; a [file](changelog::File) is the default.
+//! - [`Db`] is the engine below, of use by itself: an ordered map with a write-ahead log, atomic
+//!   batches over keyspaces, snapshots and ranges.
+//! - [`Runtime`] holds the threads, the block cache and the one memory budget that any number of
+//!   stores share.
+//! - [`env`](mod@env) is everything outside: the operating system, or (feature `sim`) a simulated
+//!   disk that loses, tears and reorders what was not synced, to crash-test one's own task on.
 
 mod arena;
 mod batch;
@@ -12,6 +21,7 @@ mod cache;
 mod checksum;
 mod coding;
 mod compaction;
+mod db;
 pub mod env;
 mod error;
 mod journal;
@@ -30,6 +40,7 @@ mod version;
 mod wal;
 
 pub use batch::{BATCH_LEN_MAX, WriteBatch};
+pub use db::{Db, Entry, Keyspace, LevelStats, Range, Snapshot, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{KEY_LEN_MAX, KeyspaceId, Mark, SeqNo, VALUE_LEN_MAX};
 pub use options::{

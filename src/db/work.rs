@@ -1,0 +1,452 @@
+//! What a store does in the background, and how callers wait for it: flushes of sealed memtables,
+//! in-memory compactions, compactions of tables, chores of the write-ahead log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::compaction::{Busy, Kind, Plan, leveled};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::SeqNo;
+use crate::runtime::{Job, Tenant};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
+use crate::version::Change;
+
+use super::DbInner;
+use super::view::KeyspaceView;
+
+/// How long a failed flush or compaction is left alone before it is tried again unasked.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// The longest that one write is held back by compaction debt.
+const HOLD_BACK_MAX: Duration = Duration::from_millis(20);
+
+/// What is queued and running.
+#[derive(Default)]
+pub(crate) struct Work {
+    state: Mutex<WorkState>,
+    /// Signalled whenever a job ends.
+    ended: Condvar,
+    /// Tables and ranges that running compactions hold, a keyspace each.
+    busy: Mutex<BTreeMap<u32, Busy>>,
+    /// Set when the store ends: compactions stop at the next entry.
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct WorkState {
+    flush_queued: bool,
+    flush_running: bool,
+    compactions_queued: usize,
+    compactions_running: usize,
+    /// The last failure, until a job of its kind succeeds.
+    flush_error: Option<Error>,
+    compaction_error: Option<Error>,
+    /// When the flush failed, by the monotonic clock.
+    flush_failed_at: Duration,
+    compaction_failed_at: Duration,
+}
+
+impl Work {
+    pub(crate) fn error(&self) -> Option<Error> {
+        let state = self.state.lock();
+        state
+            .flush_error
+            .clone()
+            .or_else(|| state.compaction_error.clone())
+    }
+
+    pub(crate) fn stopping(&self) -> &AtomicBool {
+        &self.stopping
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Counts a compaction that a caller runs, unless the store is ending: whoever waits for its
+    /// end must not be told that nothing runs while another is about to begin.
+    fn begin_compaction(&self) -> Result<RunningCompaction<'_>> {
+        let mut state = self.state.lock();
+        if self.is_stopping() {
+            return Err(Error::new(ErrorKind::Closed, "the store was closed"));
+        }
+        state.compactions_running += 1;
+        Ok(RunningCompaction(self))
+    }
+}
+
+/// A compaction that is counted as running until this is dropped, by a panic too.
+struct RunningCompaction<'a>(&'a Work);
+
+impl Drop for RunningCompaction<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().compactions_running -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+impl Tenant for DbInner {
+    fn run(&self, job: Job) {
+        match job {
+            Job::Flush => self.run_flush_job(),
+            Job::Compact => self.run_compaction_job(),
+        }
+    }
+
+    fn poison(&self, error: Error) {
+        self.health.poison(error);
+        // A flush that panicked will not say that it has ended.
+        self.work.state.lock().flush_running = false;
+        self.work.ended.notify_all();
+    }
+
+    fn flushable_bytes(&self) -> usize {
+        let state = self.work.state.lock();
+        let waits = state.flush_error.is_some()
+            && self.options.env.monotonic() < state.flush_failed_at + BACK_OFF;
+        drop(state);
+        if waits || self.health.check_write().is_err() {
+            return 0;
+        }
+        let commit = self.commit.lock();
+        let sealed: usize = commit
+            .groups
+            .iter()
+            .take(commit.settled_groups())
+            .flat_map(|group| &group.memtables)
+            .map(|(_, memtable)| memtable.memory_bytes())
+            .sum();
+        if commit.last_seqno > commit.released {
+            return sealed;
+        }
+        let view = self.view();
+        let active = view
+            .keyspaces
+            .values()
+            .map(|keyspace| keyspace.active.memory_bytes());
+        sealed + active.sum::<usize>()
+    }
+
+    fn is_flushing(&self) -> bool {
+        let state = self.work.state.lock();
+        state.flush_queued || state.flush_running
+    }
+
+    fn start_flush(&self) {
+        self.seal_settled(&mut self.commit.lock());
+        self.submit_flush();
+    }
+}
+
+impl DbInner {
+    fn weak(&self) -> crate::sync::Weak<dyn Tenant> {
+        let me: crate::sync::Weak<Self> = self.me.clone();
+        me
+    }
+
+    /// Queues a flush, unless one is queued already.
+    pub(crate) fn submit_flush(&self) {
+        let mut state = self.work.state.lock();
+        if state.flush_queued || self.work.is_stopping() {
+            return;
+        }
+        state.flush_queued = true;
+        drop(state);
+        self.runtime.submit(Job::Flush, self.weak());
+    }
+
+    /// Queues a compaction, unless one is queued already.
+    pub(crate) fn submit_compaction(&self) {
+        let mut state = self.work.state.lock();
+        if state.compactions_queued > 0 || self.work.is_stopping() {
+            return;
+        }
+        state.compactions_queued += 1;
+        drop(state);
+        self.runtime.submit(Job::Compact, self.weak());
+    }
+
+    /// Tries a flush that failed again, once it was left alone for a while.
+    pub(crate) fn retry_flush_if_due(&self) {
+        let state = self.work.state.lock();
+        let due = state.flush_error.is_some()
+            && self.options.env.monotonic() >= state.flush_failed_at + BACK_OFF;
+        drop(state);
+        if due {
+            self.submit_flush();
+        }
+    }
+
+    /// Seals and flushes everything that counts, and waits for it.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.health.check_write()?;
+        let target = self.seal_settled(&mut self.commit.lock());
+        self.wait_flushed(target)
+    }
+
+    /// Waits until tables hold everything up to `target`.
+    fn wait_flushed(&self, target: SeqNo) -> Result<()> {
+        let mut tried = false;
+        loop {
+            self.health.check_write()?;
+            let done = self
+                .commit
+                .lock()
+                .groups
+                .front()
+                .is_none_or(|group| group.mark > target);
+            if done {
+                return Ok(());
+            }
+            let state = self.work.state.lock();
+            if state.flush_queued || state.flush_running {
+                if self.runtime.is_threadless() {
+                    drop(state);
+                    self.runtime.run_pending();
+                } else {
+                    let mut state = state;
+                    self.work.ended.wait(&mut state);
+                }
+                continue;
+            }
+            if tried && let Some(error) = &state.flush_error {
+                return Err(error.clone());
+            }
+            drop(state);
+            tried = true;
+            self.submit_flush();
+        }
+    }
+
+    fn run_flush_job(&self) {
+        {
+            let mut state = self.work.state.lock();
+            if state.flush_running {
+                // The one that runs looks again before it ends.
+                state.flush_queued = false;
+                return;
+            }
+            state.flush_queued = false;
+            state.flush_running = true;
+        }
+        let result = self.flush_all_settled();
+        let mut state = self.work.state.lock();
+        state.flush_running = false;
+        if let Err(error) = &result {
+            state.flush_failed_at = self.options.env.monotonic();
+            self.health.observe(error);
+        }
+        state.flush_error = result.err();
+        drop(state);
+        self.work.ended.notify_all();
+        self.progress.notify_all();
+        self.submit_compaction();
+    }
+
+    fn flush_all_settled(&self) -> Result<()> {
+        while !self.work.is_stopping() && self.health.check_write().is_ok() {
+            if !self.flush_once()? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// One compaction, and the chores. Asks for another if there was something to do.
+    fn run_compaction_job(&self) {
+        {
+            let mut state = self.work.state.lock();
+            state.compactions_queued -= 1;
+            state.compactions_running += 1;
+        }
+        let running = RunningCompaction(&self.work);
+        let result = self.do_chores().and_then(|()| self.compact_once());
+        let mut state = self.work.state.lock();
+        let again = matches!(result, Ok(true));
+        if let Err(error) = &result {
+            state.compaction_failed_at = self.options.env.monotonic();
+            self.health.observe(error);
+        }
+        if !self.work.is_stopping() {
+            state.compaction_error = result.err();
+        }
+        drop(state);
+        drop(running);
+        self.progress.notify_all();
+        if again {
+            self.submit_compaction();
+        }
+    }
+
+    fn do_chores(&self) -> Result<()> {
+        match &self.wal {
+            Some(wal) if !self.work.is_stopping() && wal.wants_next() => wal.prepare_next(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs the most urgent compaction, if there is one.
+    fn compact_once(&self) -> Result<bool> {
+        if self.work.is_stopping() || self.health.check_write().is_err() {
+            return Ok(false);
+        }
+        let view = self.view();
+        for (id, keyspace) in &view.keyspaces {
+            let picked = self.claim(*id, |keyspace, busy| {
+                if keyspace.restoring.load(Ordering::Acquire) {
+                    return None;
+                }
+                let memtable_bytes = self.options.memtable_bytes_max as u64;
+                leveled::pick(&keyspace.version, busy, &keyspace.options, memtable_bytes)
+            });
+            if let Some(plan) = picked {
+                // Another thread may find more to do meanwhile.
+                self.submit_compaction();
+                self.carry_out(*id, keyspace, &plan)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Picks a plan against the newest version and marks its tables busy, in one step.
+    fn claim(
+        &self,
+        id: u32,
+        pick: impl FnOnce(&KeyspaceView, &Busy) -> Option<Plan>,
+    ) -> Option<Plan> {
+        let mut busy = self.work.busy.lock();
+        let busy = busy.entry(id).or_default();
+        let view = self.view();
+        let plan = pick(view.keyspace(id)?, busy)?;
+        busy.insert(&plan);
+        Some(plan)
+    }
+
+    /// Runs a claimed plan and lets go of it, whatever comes out.
+    fn carry_out(&self, id: u32, keyspace: &KeyspaceView, plan: &Plan) -> Result<()> {
+        let result = match plan.kind {
+            Kind::TrivialMove => self.move_tables(id, plan),
+            Kind::Merge => self.merge_tables(id, keyspace, plan),
+        };
+        self.let_go(id, plan);
+        result
+    }
+
+    fn let_go(&self, id: u32, plan: &Plan) {
+        if let Some(busy) = self.work.busy.lock().get_mut(&id) {
+            busy.remove(plan);
+        }
+    }
+
+    fn move_tables(&self, id: u32, plan: &Plan) -> Result<()> {
+        let level = u8::try_from(plan.output_level).expect("few levels");
+        let mut changes = Vec::new();
+        for table in plan.tables() {
+            changes.push(Change::RemoveTable {
+                keyspace: id,
+                number: table.meta.number,
+            });
+        }
+        for table in plan.tables() {
+            let meta = table.meta.clone();
+            changes.push(Change::AddTable {
+                keyspace: id,
+                level,
+                run: 0,
+                meta,
+            });
+        }
+        self.install_if_kept(id, changes)
+    }
+
+    /// Installs a compaction's edit, unless the keyspace was dropped meanwhile.
+    pub(crate) fn install_if_kept(&self, id: u32, changes: Vec<Change>) -> Result<()> {
+        self.install(
+            |state| {
+                Ok(if state.keyspaces.contains_key(&id) {
+                    changes
+                } else {
+                    Vec::new()
+                })
+            },
+            |_| {},
+        )
+    }
+
+    /// Compacts everything of a keyspace into its last level, and waits for it.
+    pub(crate) fn compact_keyspace(&self, id: u32) -> Result<()> {
+        self.flush()?;
+        self.compact_with(id, |keyspace, busy| {
+            leveled::pick_full(&keyspace.version, busy)
+        })
+    }
+
+    /// Runs plans of `pick` until it has none, waiting while other compactions hold tables.
+    pub(crate) fn compact_with(
+        &self,
+        id: u32,
+        mut pick: impl FnMut(&KeyspaceView, &Busy) -> Option<Plan>,
+    ) -> Result<()> {
+        loop {
+            self.health.check_write()?;
+            let view = self.view();
+            let keyspace = super::read::view_of(&view, id)?;
+            if let Some(plan) = self.claim(id, &mut pick) {
+                let begun = self.work.begin_compaction();
+                let running = begun.inspect_err(|_| self.let_go(id, &plan))?;
+                let result = self.carry_out(id, keyspace, &plan);
+                let is_merge = plan.kind == Kind::Merge;
+                // Files of replaced tables go with the last who holds them: before the work counts
+                // as ended, for a close that waits for it lets the next owner in.
+                drop((plan, view));
+                drop(running);
+                result?;
+                if is_merge {
+                    return Ok(());
+                }
+                continue;
+            }
+            if self.work.busy.lock().get(&id).is_none_or(Busy::is_empty) {
+                return Ok(());
+            }
+            let mut state = self.work.state.lock();
+            if state.compactions_running > 0 {
+                self.work.ended.wait(&mut state);
+            }
+        }
+    }
+
+    /// Holds a writer back while compaction has fallen behind, in proportion to how far.
+    pub(crate) fn hold_back(&self, bytes: usize) {
+        let excess = self.level0_excess.load(Ordering::Relaxed);
+        if excess == 0 {
+            return;
+        }
+        if self.runtime.is_threadless() {
+            self.runtime.run_pending();
+            return;
+        }
+        self.submit_compaction();
+        // 1 us a byte and run too many: with ten of them, 100 MB/s become 100 KB/s.
+        let us = (bytes as u64).saturating_mul(excess as u64);
+        let delay = Duration::from_micros(us).min(HOLD_BACK_MAX);
+        let start = self.options.env.monotonic();
+        let mut state = self.work.state.lock();
+        if state.compactions_running + state.compactions_queued > 0 {
+            let _ = self.progress.wait_for(&mut state, delay);
+        }
+        drop(state);
+        let waited = self.options.env.monotonic().saturating_sub(start);
+        self.counters
+            .add_stall(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Lets no new job begin and waits for the running ones.
+    pub(crate) fn stop_work(&self) {
+        self.work.stopping.store(true, Ordering::Release);
+        let mut state = self.work.state.lock();
+        while state.flush_running || state.compactions_running > 0 {
+            self.work.ended.wait(&mut state);
+        }
+    }
+}
