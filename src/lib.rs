@@ -18,6 +18,7 @@ mod arena;
 mod batch;
 mod block;
 mod cache;
+pub mod changelog;
 mod checksum;
 mod coding;
 mod compaction;
