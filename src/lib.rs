@@ -36,6 +36,7 @@ mod planted;
 mod runtime;
 mod slice;
 mod sstable;
+pub mod store;
 mod sync;
 mod version;
 mod wal;
