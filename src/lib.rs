@@ -25,6 +25,8 @@ mod compaction;
 mod db;
 pub mod env;
 mod error;
+#[cfg(feature = "cli")]
+pub mod inspect;
 mod journal;
 mod key;
 #[cfg(feature = "cli")]
