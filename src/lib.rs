@@ -25,6 +25,9 @@ mod compaction;
 mod db;
 pub mod env;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "cli")]
 pub mod inspect;
 mod journal;
