@@ -56,3 +56,7 @@ pub use options::{
 pub use runtime::Runtime;
 pub use slice::Slice;
 
+/// Compiles and runs the examples of the front page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;
