@@ -31,6 +31,8 @@ pub mod fuzzing;
 #[cfg(feature = "cli")]
 pub mod inspect;
 mod journal;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod key;
 #[cfg(feature = "cli")]
 mod listing;
