@@ -13,13 +13,20 @@ use crate::store::{Files, Store};
 
 /// One of so many images is also flushed, compacted and checked for files left behind.
 const THOROUGH_EVERY: u64 = 4;
-/// Policies of a crash during a recovery.
+/// Policies of a crash during a recovery. Of one in `ALL_EVERY` of the recoveries that are crashed
+/// at all, it is every policy.
 const NESTED_POLICIES: [CrashPolicy; 4] = [
     CrashPolicy::Kill,
     CrashPolicy::MaxLoss,
     CrashPolicy::PrefixTorn,
     CrashPolicy::Subset(50),
 ];
+
+const ALL_EVERY: u64 = 8;
+/// A recovery that follows on the crash of another one may be crashed as well, and so on, down to
+/// so many crashes in a row, each so many powers of two more seldom.
+const DEPTH_MAX: u32 = 2;
+const NESTED_SHIFT: u32 = 1;
 
 /// What a store held that was opened after a crash, by the hash of the files' contents.
 pub(crate) type Seen = HashMap<(u64, bool), Hashes>;
@@ -29,14 +36,32 @@ pub(crate) type Seen = HashMap<(u64, bool), Hashes>;
 pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) images: u64,
+    /// Of crashed recoveries, and of those after them.
     pub(crate) nested_images: u64,
+    pub(crate) deep_images: u64,
+    /// Images whose recovery was crashed before each I/O under every policy.
+    pub(crate) exhausted: u64,
 }
 
 impl Counts {
+    fn count(&mut self, depth: u32) {
+        match depth {
+            0 => self.images += 1,
+            1 => self.nested_images += 1,
+            _ => self.deep_images += 1,
+        }
+    }
+
+    pub(crate) fn all(&self) -> u64 {
+        self.images + self.nested_images + self.deep_images
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.crashes += other.crashes;
         self.images += other.images;
         self.nested_images += other.nested_images;
+        self.deep_images += other.deep_images;
+        self.exhausted += other.exhausted;
     }
 }
 
@@ -101,7 +126,7 @@ impl Checker<'_> {
             *found
         } else {
             let lossy = key.1.then(|| self.history.window(io, false));
-            let found = guarded(|| self.inspect(&env, hash, lossy)).map_err(fail)?;
+            let found = self.inspect(&env, hash, lossy, 0).map_err(fail)?;
             self.seen.insert(key, found);
             found
         };
@@ -113,7 +138,7 @@ impl Checker<'_> {
         Err(fail(format!("{expected}found:\n{}", (self.contents)(&env))))
     }
 
-    /// Opens the store twice, uses it, and crashes some of the recoveries.
+    /// Opens the store twice, uses it, and crashes some of the recoveries, of those some again.
     ///
     /// Where `lossy` is given, bytes that a failed sync gave up are still there, and a power loss
     /// before the recovery has saved them may leave any state of that window.
@@ -122,37 +147,61 @@ impl Checker<'_> {
         env: &SimEnv,
         hash: u64,
         lossy: Option<Window>,
+        depth: u32,
     ) -> Result<Hashes, String> {
-        self.counts.images += 1;
-        let is_nested = hash.is_multiple_of(self.nested_every);
-        env.record(is_nested);
-        let found = (self.inspect)(env, hash)?;
-        if !is_nested {
+        self.counts.count(depth);
+        let is_crashed = hash.is_multiple_of(self.nested_every << (NESTED_SHIFT * depth));
+        let is_crashed = is_crashed && depth < DEPTH_MAX;
+        env.record(is_crashed);
+        let found = guarded(|| (self.inspect)(env, hash))?;
+        if !is_crashed {
             return Ok(found);
         }
+        let is_exhaustive = depth == 0 && (hash / self.nested_every).is_multiple_of(ALL_EVERY);
+        self.counts.exhausted += u64::from(is_exhaustive);
         for (io, image) in env.take_recorded() {
-            for policy in NESTED_POLICIES {
-                let nested = image.crash(policy, mix(hash, io));
-                let nested_hash = nested.content_hash();
-                if self.seen.contains_key(&(nested_hash, false)) {
-                    continue;
+            for &policy in CrashPolicy::ALL {
+                let seeds = match is_exhaustive {
+                    true => seeds(policy),
+                    false => u64::from(NESTED_POLICIES.contains(&policy)),
+                };
+                for number in 0..seeds {
+                    let seed = mix(hash, io).wrapping_add(number);
+                    let nested = image.crash(policy, seed);
+                    self.check_nested(&nested, &found, lossy, depth + 1)
+                        .map_err(|error| {
+                            format!("{policy:?} before I/O {io} of the recovery: {error}")
+                        })?;
                 }
-                self.counts.nested_images += 1;
-                let place = format!("{policy:?} before I/O {io} of the recovery");
-                let again = guarded(|| (self.inspect)(&nested, nested_hash))
-                    .map_err(|error| format!("{place}: {error}"))?;
-                let is_allowed = again == found
-                    || lossy.is_some_and(|window| self.history.find(&again, window).is_some());
-                if !is_allowed {
-                    return Err(format!(
-                        "{place}: found {again:?} after the recovery that crashed, {found:?} by \
-                         the one that did not"
-                    ));
-                }
-                self.seen.insert((nested_hash, false), again);
             }
         }
         Ok(found)
+    }
+
+    /// Opens what a crash left of a recovery, which has to come to what it came to without one.
+    fn check_nested(
+        &mut self,
+        nested: &SimEnv,
+        found: &Hashes,
+        lossy: Option<Window>,
+        depth: u32,
+    ) -> Result<(), String> {
+        let hash = nested.content_hash();
+        let again = if let Some(again) = self.seen.get(&(hash, false)) {
+            *again
+        } else {
+            let again = self.inspect(nested, hash, lossy, depth)?;
+            self.seen.insert((hash, false), again);
+            again
+        };
+        let is_allowed = again == *found
+            || lossy.is_some_and(|window| self.history.find(&again, window).is_some());
+        if is_allowed {
+            return Ok(());
+        }
+        Err(format!(
+            "found {again:?} after the recovery that crashed, {found:?} by the one that did not"
+        ))
     }
 }
 

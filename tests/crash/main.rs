@@ -1,8 +1,9 @@
 //! The simulated crash test: random operations on a store in memory, a crash before every I/O
 //! under every policy, and a model that says which states may be found afterwards.
 //!
-//! `SILTSTONE_SEED` is the seed of the first list, `SILTSTONE_LISTS` the number of lists. A
-//! failure is shrunk to few operations and printed with the seed that repeats it.
+//! `SILTSTONE_SEED` is the seed of the first list, `SILTSTONE_LISTS` the number of lists; in place
+//! of that number, `SILTSTONE_SOAK_SECONDS` is for how long lists are begun. A failure is shrunk to
+//! few operations and printed with the seed that repeats it.
 
 mod check;
 mod model;
@@ -15,11 +16,13 @@ mod store;
 mod sweep;
 mod task;
 
+use std::time::Duration;
+
 use siltstone::env::sim::SimEnv;
 
 use check::{Checker, Counts, Failure, Seen, contents, guarded, inspect};
 use operation::List;
-use parallel::{for_each, say};
+use parallel::{Extent, for_each, say};
 use random::mix;
 use run::{Totals, run};
 use shrink::{report, shrink};
@@ -27,29 +30,56 @@ use sweep::{Swept, sweep};
 use task::{TaskList, TaskTotals};
 
 /// Lists, unless the environment says otherwise.
-const LISTS: usize = 80;
+const LISTS: usize = 40;
 const LIST_LEN: usize = 100;
 /// Lists whose every I/O is failed, and their length.
 const SWEEP_LISTS: usize = 6;
 const SWEEP_LIST_LEN: usize = 30;
 /// Lists of a task, and their length.
-const TASK_LISTS: usize = 40;
+const TASK_LISTS: usize = 20;
 const TASK_LIST_LEN: usize = 120;
+/// In so many lists, everything that can happen must have.
+const COMPLETE_LISTS: usize = 80;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
 }
 
-/// The number of lists to try, and the seed of each.
-fn lists(default: usize, salt: u64) -> (usize, impl Fn(usize) -> u64) {
-    let count = variable("SILTSTONE_LISTS")
-        .map_or(default, |it| usize::try_from(it).expect("a count of lists"));
+/// How many lists to try, and the seed of each.
+fn lists(default: usize, salt: u64) -> (Extent, impl Fn(usize) -> u64) {
+    let count = variable("SILTSTONE_LISTS").map(|it| usize::try_from(it).expect("a count"));
+    let extent = match variable("SILTSTONE_SOAK_SECONDS") {
+        Some(seconds) => Extent::Time(Duration::from_secs(seconds)),
+        None => Extent::Parts(count.unwrap_or(default)),
+    };
     let seed = variable("SILTSTONE_SEED");
-    (count, move |number| match (seed, number) {
+    let seed = move |number| match (seed, number) {
         (Some(seed), 0) => seed,
         (seed, number) => mix(seed.unwrap_or(salt), number as u64),
-    })
+    };
+    (extent, seed)
+}
+
+/// Adds up what lists came to, and prints it.
+fn tell_counts(prefix: &str, all: impl Iterator<Item = Counts>, lists: usize) {
+    let mut counts = Counts::default();
+    all.for_each(|it| counts.add(it));
+    say(&format!(
+        "{prefix}crash images: {} ({} of them of crashed recoveries, {} of recoveries of those) \
+         of {} crashes in {lists} lists; {} recoveries crashed in every way",
+        counts.all(),
+        counts.nested_images,
+        counts.deep_images,
+        counts.crashes,
+        counts.exhausted
+    ));
+    if lists >= COMPLETE_LISTS {
+        assert!(
+            counts.exhausted >= 100 && counts.deep_images >= 100,
+            "{counts:?}"
+        );
+    }
 }
 
 fn check_list(list: &List, beat: impl Fn(u64)) -> Result<(Counts, Totals), Failure> {
@@ -79,8 +109,9 @@ fn check_list(list: &List, beat: impl Fn(u64)) -> Result<(Counts, Totals), Failu
 
 #[test]
 fn every_crash_leaves_a_prefix_of_the_commits() {
-    let (count, seed) = lists(LISTS, 1);
-    let results = for_each(count, |number, beat| {
+    let (extent, seed) = lists(LISTS, 1);
+    let weigh = |(counts, _): &(Counts, Totals)| counts.all();
+    let results = for_each(extent, weigh, |number, beat| {
         let list = List::random(seed(number), LIST_LEN);
         let tick = |io| beat.tick(&|| format!("seed {}, crash before I/O {io}", list.seed));
         check_list(&list, tick).map_err(|failure| {
@@ -89,28 +120,20 @@ fn every_crash_leaves_a_prefix_of_the_commits() {
             report(&list, &shrunk, &failure)
         })
     });
-    let mut counts = Counts::default();
     let mut totals = Totals::default();
-    for (list_counts, list_totals) in &results {
-        counts.add(*list_counts);
-        totals.add(list_totals);
-    }
+    results.iter().for_each(|(_, it)| totals.add(it));
     say(&format!("{totals:?}"));
-    say(&format!(
-        "crash images: {} ({} of them of crashed recoveries) of {} crashes in {count} lists",
-        counts.images + counts.nested_images,
-        counts.nested_images,
-        counts.crashes
-    ));
-    if count >= LISTS {
+    tell_counts("", results.iter().map(|(counts, _)| *counts), results.len());
+    if results.len() >= COMPLETE_LISTS {
         totals.assert_not_blind();
     }
 }
 
 #[test]
 fn every_error_is_reported_and_loses_nothing() {
-    let (count, seed) = lists(SWEEP_LISTS, 2);
-    let results = for_each(count, |number, beat| {
+    let (extent, seed) = lists(SWEEP_LISTS, 2);
+    let weigh = |swept: &Swept| swept.counts.all();
+    let results = for_each(extent, weigh, |number, beat| {
         let list = List::random(seed(number), SWEEP_LIST_LEN);
         let tick = |fault: &dyn Fn() -> String| {
             beat.tick(&|| format!("seed {}, fault {}", list.seed, fault()));
@@ -128,10 +151,11 @@ fn every_error_is_reported_and_loses_nothing() {
         all.totals.add(&swept.totals);
     }
     say(&format!(
-        "error sweep: {} runs of {count} lists, {} errors reported, {} crash images",
+        "error sweep: {} runs of {} lists, {} errors reported, {} images opened",
         all.runs,
+        results.len(),
         all.totals.errors,
-        all.counts.images + all.counts.nested_images
+        all.counts.all()
     ));
     assert!(all.totals.errors > 0, "no fault was seen");
 }
@@ -164,8 +188,9 @@ fn check_task_list(list: &TaskList, beat: impl Fn(u64)) -> Result<(Counts, TaskT
 
 #[test]
 fn every_crash_of_a_task_leaves_a_prefix_of_its_commits() {
-    let (count, seed) = lists(TASK_LISTS, 3);
-    let results = for_each(count, |number, beat| {
+    let (extent, seed) = lists(TASK_LISTS, 3);
+    let weigh = |(counts, _): &(Counts, TaskTotals)| counts.all();
+    let results = for_each(extent, weigh, |number, beat| {
         let list = TaskList::random(seed(number), TASK_LIST_LEN);
         let tick = |io| beat.tick(&|| format!("seed {}, crash before I/O {io}", list.seed));
         check_task_list(&list, tick).map_err(|failure| {
@@ -174,20 +199,15 @@ fn every_crash_of_a_task_leaves_a_prefix_of_its_commits() {
             report(&list, &shrunk, &failure)
         })
     });
-    let mut counts = Counts::default();
     let mut totals = TaskTotals::default();
-    for (list_counts, list_totals) in &results {
-        counts.add(*list_counts);
-        totals.add(list_totals);
-    }
+    results.iter().for_each(|(_, it)| totals.add(it));
     say(&format!("{totals:?}"));
-    say(&format!(
-        "task crash images: {} ({} of them of crashed recoveries) of {} crashes in {count} lists",
-        counts.images + counts.nested_images,
-        counts.nested_images,
-        counts.crashes
-    ));
-    if count >= TASK_LISTS {
+    tell_counts(
+        "task ",
+        results.iter().map(|(counts, _)| *counts),
+        results.len(),
+    );
+    if results.len() >= COMPLETE_LISTS {
         totals.assert_not_blind();
     }
 }

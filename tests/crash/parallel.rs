@@ -1,7 +1,7 @@
 //! Spreading the parts of a test over the cores, with an eye on those that do not end.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,12 +14,18 @@ const SILENCE_MAX: Duration = Duration::from_secs(240);
 pub(crate) struct Beat {
     ticks: AtomicU64,
     doing: Mutex<String>,
+    is_done: AtomicBool,
 }
 
 impl Beat {
     pub(crate) fn tick(&self, doing: &dyn Fn() -> String) {
         self.ticks.fetch_add(1, Ordering::Relaxed);
         *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing();
+    }
+
+    fn doing(&self) -> String {
+        let doing = self.doing.lock();
+        doing.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -28,28 +34,49 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Does `work` for every number below `count` on all cores, and returns what came out.
+/// How much is to be done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Extent {
+    Parts(usize),
+    /// Whatever is begun within this time.
+    Time(Duration),
+}
+
+/// What there is so far is told this often in a run that was given a time.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Does `work` for every number from 0 on, to this extent, on all cores, and returns what came
+/// out. A run that was given a time tells how far it is: `weigh` says how many images a part had.
 ///
 /// # Panics
 ///
 /// If a part fails, with its text.
 pub(crate) fn for_each<T: Send>(
-    count: usize,
+    extent: Extent,
+    weigh: impl Fn(&T) -> u64,
     work: impl Fn(usize, &Beat) -> Result<T, String> + Sync,
 ) -> Vec<T> {
+    let start = Instant::now();
+    let is_beyond = |number| match extent {
+        Extent::Parts(count) => number >= count,
+        Extent::Time(time) => start.elapsed() >= time,
+    };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let beats: Vec<Beat> = (0..threads.min(count)).map(|_| Beat::default()).collect();
-    let next = AtomicUsize::new(0);
+    let beats: Vec<Beat> = (0..threads).map(|_| Beat::default()).collect();
+    let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (sender, receiver) = channel();
     let mut done = Vec::new();
     let mut failed = None;
     std::thread::scope(|scope| {
         for beat in &beats {
             let (work, next, sender) = (&work, &next, sender.clone());
+            let (is_beyond, has_failed) = (&is_beyond, &has_failed);
             scope.spawn(move || {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count || sender.send(work(number, beat)).is_err() {
+                    let is_over = is_beyond(number) || has_failed.load(Ordering::Relaxed);
+                    if is_over || sender.send(work(number, beat)).is_err() {
+                        beat.is_done.store(true, Ordering::Relaxed);
                         return;
                     }
                 }
@@ -57,22 +84,37 @@ pub(crate) fn for_each<T: Send>(
         }
         drop(sender);
         let mut watch = Watch::new(&beats);
+        let (mut images, mut told) = (0, start);
         loop {
             match receiver.recv_timeout(Duration::from_secs(1)) {
-                Ok(Ok(result)) => done.push(result),
+                Ok(Ok(result)) => {
+                    images += weigh(&result);
+                    done.push(result);
+                }
                 Ok(Err(error)) => {
-                    next.store(count, Ordering::Relaxed);
+                    has_failed.store(true, Ordering::Relaxed);
                     failed.get_or_insert(error);
                 }
                 Err(RecvTimeoutError::Timeout) => watch.look(),
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if matches!(extent, Extent::Time(_)) && told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                let rate = images / start.elapsed().as_secs().max(1);
+                let doing = beats.iter().map(Beat::doing).collect::<Vec<_>>().join("; ");
+                let lists = done.len();
+                say(&format!(
+                    "{images} images, {lists} lists, {rate} images/s; {doing}"
+                ));
             }
         }
     });
     if let Some(error) = failed {
         panic!("{error}");
     }
-    assert_eq!(done.len(), count, "a worker panicked");
+    if let Extent::Parts(count) = extent {
+        assert_eq!(done.len(), count, "a worker panicked");
+    }
     done
 }
 
@@ -92,11 +134,10 @@ impl<'a> Watch<'a> {
     fn look(&mut self) {
         for (beat, (ticks, since)) in self.beats.iter().zip(&mut self.last) {
             let now = beat.ticks.load(Ordering::Relaxed);
-            if now != *ticks {
+            if now != *ticks || beat.is_done.load(Ordering::Relaxed) {
                 (*ticks, *since) = (now, Instant::now());
             } else if since.elapsed() > SILENCE_MAX {
-                let doing = beat.doing.lock().unwrap_or_else(PoisonError::into_inner);
-                say(&format!("hangs: {doing}"));
+                say(&format!("hangs: {}", beat.doing()));
                 // The thread cannot be ended, and a panic would wait for it.
                 std::process::exit(101);
             }

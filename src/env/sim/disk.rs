@@ -168,9 +168,13 @@ impl Disk {
     }
 
     pub(super) fn find(&self, path: &Path) -> io::Result<NodeId> {
+        self.walk(&components(path)?)
+    }
+
+    fn walk(&self, names: &[&str]) -> io::Result<NodeId> {
         let mut id = ROOT;
-        for name in components(path)? {
-            let found = self.dir(id)?.visible.get(&name);
+        for name in names {
+            let found = self.dir(id)?.visible.get(*name);
             id = *found.ok_or(io::ErrorKind::NotFound)?;
         }
         Ok(id)
@@ -188,10 +192,9 @@ impl Disk {
     fn locate(&self, path: &Path) -> io::Result<Key> {
         let mut names = components(path)?;
         let name = names.pop().ok_or(io::ErrorKind::InvalidInput)?;
-        let parent: PathBuf = names.iter().collect();
-        let dir = self.find(&parent)?;
+        let dir = self.walk(&names)?;
         self.dir(dir)?;
-        Ok((dir, name))
+        Ok((dir, name.to_owned()))
     }
 
     fn get(&self, key: &Key) -> Option<NodeId> {
@@ -442,14 +445,14 @@ fn leads_to(op: &NameOp, live: &BTreeSet<NodeId>) -> bool {
 }
 
 /// The names on the way from the root to `path`, which may be relative to it.
-pub(super) fn components(path: &Path) -> io::Result<Vec<String>> {
+pub(super) fn components(path: &Path) -> io::Result<Vec<&str>> {
     let mut names = Vec::new();
     for component in path.components() {
         match component {
             Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
             Component::ParentDir => drop(names.pop()),
             Component::Normal(name) => match name.to_str() {
-                Some(name) => names.push(name.to_owned()),
+                Some(name) => names.push(name),
                 None => return Err(io::ErrorKind::InvalidInput.into()),
             },
         }

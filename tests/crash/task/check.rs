@@ -9,6 +9,7 @@ use siltstone::env::sim::{CrashPolicy, SimEnv};
 use crate::model::{Hashes, entry_hash};
 
 use super::list::TaskList;
+use super::prefix::Local;
 use super::{INPUTS, Opened, STATE_DIR, position_bytes, text};
 
 /// What a disk holds, for people.
@@ -21,7 +22,7 @@ pub(crate) fn contents(env: &SimEnv, list: &TaskList) -> String {
 
 /// Opens a task after a crash, again after that, once more without its local state, and commits
 /// to it. Returns what it held at first. `salt` decides about details. Only the first open is
-/// recorded.
+/// recorded. Before all that, what the tables hold by themselves is read from a copy.
 pub(crate) fn inspect(
     env: &SimEnv,
     list: &TaskList,
@@ -30,8 +31,11 @@ pub(crate) fn inspect(
     let bare = (salt / 64)
         .is_multiple_of(4)
         .then(|| env.capture().crash(CrashPolicy::Kill, salt));
+    let local = Local::read(&env.capture().crash(CrashPolicy::Kill, salt), list)
+        .map_err(|error| format!("the tables alone: {error:?}"))?;
     let opened = Opened::open(env, list).map_err(text)?;
     let found = opened.hashes().map_err(text)?;
+    local.compare(&opened)?;
     let mut env = env.clone();
     let Opened { task, stores, .. } = opened;
     drop(stores);

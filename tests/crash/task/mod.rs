@@ -1,9 +1,10 @@
 //! The crash test of a task: local state without a log, and a file changelog, on one disk.
 //!
-//! In reading order: `list` (what is done), this file (an open task), `run`, `check`.
+//! In reading order: `list` (what is done), this file (an open task), `run`, `check`, `prefix`.
 
 mod check;
 mod list;
+mod prefix;
 mod run;
 
 use std::sync::Arc;
@@ -23,7 +24,10 @@ pub(crate) use run::{TaskTotals, run};
 
 const STATE_DIR: &str = "/state/counter-0";
 const LOG_DIR: &str = "/log";
+const NAMESPACE: &str = "counter";
 const TASK: &str = "counter-0";
+/// The store that a task keeps the positions of its inputs in.
+const INPUT_STORE: &str = "input-position";
 /// The stores; what is left of the model's slots are the positions of the inputs.
 const STORES: usize = 2;
 const INPUTS: usize = 2;
@@ -68,7 +72,7 @@ impl Opened {
             .memtable_bytes_max(list.setup.memtable_bytes)
             .replay_bytes_max(list.replay_bytes)
             .record_writes_max(64 << 10);
-        let mut options = TaskOptions::new("counter", 0, STATE_DIR, Arc::new(log.clone()))
+        let mut options = TaskOptions::new(NAMESPACE, 0, STATE_DIR, Arc::new(log.clone()))
             .runtime(&runtime)
             .db(options)
             .restore_bytes_max(list.restore_bytes);
