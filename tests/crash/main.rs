@@ -26,14 +26,15 @@ use parallel::{Extent, for_each, say};
 use random::mix;
 use run::{Totals, run};
 use shrink::{report, shrink};
-use sweep::{Swept, sweep};
-use task::{TaskList, TaskTotals};
+use sweep::{Swept, sweep, sweep_task};
+use task::{TaskList, TaskRun, TaskTotals};
 
 /// Lists, unless the environment says otherwise.
 const LISTS: usize = 40;
 const LIST_LEN: usize = 100;
 /// Lists whose every I/O is failed, and their length.
 const SWEEP_LISTS: usize = 6;
+const TASK_SWEEP_LISTS: usize = 2;
 const SWEEP_LIST_LEN: usize = 30;
 /// Lists of a task, and their length.
 const TASK_LISTS: usize = 20;
@@ -144,30 +145,50 @@ fn every_error_is_reported_and_loses_nothing() {
             report(&list, &shrunk, &failure)
         })
     });
-    let mut all = Swept::default();
-    for swept in &results {
-        all.runs += swept.runs;
-        all.counts.add(swept.counts);
-        all.totals.add(&swept.totals);
-    }
+    tell_sweep("", &results);
+}
+
+#[test]
+fn every_error_under_a_task_is_reported_and_loses_nothing() {
+    let (extent, seed) = lists(TASK_SWEEP_LISTS, 4);
+    let weigh = |swept: &Swept| swept.counts.all();
+    let results = for_each(extent, weigh, |number, beat| {
+        let list = TaskList::random(seed(number), SWEEP_LIST_LEN);
+        let tick = |fault: &dyn Fn() -> String| {
+            beat.tick(&|| format!("seed {}, fault {}", list.seed, fault()));
+        };
+        sweep_task(&list, tick).map_err(|failure| {
+            let fails = |fewer: &TaskList| sweep_task(fewer, tick).err();
+            let (shrunk, failure) = shrink(&list, failure, fails);
+            report(&list, &shrunk, &failure)
+        })
+    });
+    tell_sweep("task ", &results);
+}
+
+/// Adds up what the sweeps of lists came to, and prints it.
+fn tell_sweep(prefix: &str, results: &[Swept]) {
+    let runs: u64 = results.iter().map(|it| it.runs).sum();
+    let errors: u64 = results.iter().map(|it| it.errors).sum();
+    let images: u64 = results.iter().map(|it| it.counts.all()).sum();
     say(&format!(
-        "error sweep: {} runs of {} lists, {} errors reported, {} images opened",
-        all.runs,
-        results.len(),
-        all.totals.errors,
-        all.counts.all()
+        "{prefix}error sweep: {runs} runs of {} lists, {errors} errors reported, {images} images \
+         opened",
+        results.len()
     ));
-    assert!(all.totals.errors > 0, "no fault was seen");
+    assert!(errors > 0, "no fault was seen");
 }
 
 fn check_task_list(list: &TaskList, beat: impl Fn(u64)) -> Result<(Counts, TaskTotals), Failure> {
     let env = SimEnv::new(list.seed);
     env.record(true);
-    let ran = guarded(|| task::run(list, &env)).map_err(|message| Failure {
+    let ran = guarded(|| task::run(list, &env, false)).map_err(|message| Failure {
         place: "during the run".to_owned(),
         message,
     })?;
-    let (history, totals) = ran;
+    let TaskRun {
+        history, totals, ..
+    } = ran;
     let mut images = env.take_recorded();
     images.push((env.io_count(), env.capture()));
     let mut checker = Checker {

@@ -1,11 +1,12 @@
 //! Failing every I/O of a list in every way.
 
-use siltstone::env::sim::{CrashPolicy, FaultKind, FaultPlan, SimEnv};
+use siltstone::env::sim::{CrashPolicy, FaultKind, FaultPlan, SimEnv, SimImage};
 
 use crate::check::{Checker, Counts, Failure, Seen, contents, guarded, inspect};
 use crate::operation::List;
 use crate::random::mix;
-use crate::run::{Run, Totals, run};
+use crate::run::run;
+use crate::task::{self, TaskList};
 
 /// What the disk after a fault is crashed with.
 const POLICIES: [CrashPolicy; 4] = [
@@ -19,23 +20,78 @@ const READS_EVERY: usize = 5;
 /// From one of so many I/Os on, all fail until the store is opened again.
 const LASTING_EVERY: u64 = 4;
 
-#[derive(Debug, Default, Clone)]
+/// What the runs of a sweep came to.
+#[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Swept {
     pub(crate) runs: u64,
+    pub(crate) errors: u64,
     pub(crate) counts: Counts,
-    pub(crate) totals: Totals,
 }
 
+impl Swept {
+    fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.errors += other.errors;
+        self.counts.add(other.counts);
+    }
+}
+
+/// One run with whatever fault its disk has, or with none.
+type OneRun<'a> = &'a dyn Fn(&SimEnv, bool) -> Result<Swept, Failure>;
+
 /// Runs the list once for each I/O and kind of fault.
-pub(crate) fn sweep(
-    list: &List,
+pub(crate) fn sweep(list: &List, beat: impl FnMut(&dyn Fn() -> String)) -> Result<Swept, Failure> {
+    let one_run = |env: &SimEnv, is_faulty| {
+        let ran = guarded(|| run(list, env, is_faulty)).map_err(during_the_run)?;
+        let checker = Checker {
+            inspect: &|env, salt| inspect(env, &list.setup, salt),
+            contents: &|env| contents(env, &list.setup),
+            history: &ran.history,
+            is_faulty: true,
+            nested_every: 40,
+            seen: Seen::new(),
+            counts: Counts::default(),
+        };
+        check_images(list.seed, checker, &ran.images, ran.totals.errors)
+    };
+    sweep_all(list.seed, &one_run, beat)
+}
+
+/// The same for a task.
+pub(crate) fn sweep_task(
+    list: &TaskList,
+    beat: impl FnMut(&dyn Fn() -> String),
+) -> Result<Swept, Failure> {
+    let one_run = |env: &SimEnv, is_faulty| {
+        let ran = guarded(|| task::run(list, env, is_faulty)).map_err(during_the_run)?;
+        let checker = Checker {
+            inspect: &|env, salt| task::inspect(env, list, salt),
+            contents: &|env| task::contents(env, list),
+            history: &ran.history,
+            is_faulty: true,
+            nested_every: 200,
+            seen: Seen::new(),
+            counts: Counts::default(),
+        };
+        check_images(list.seed, checker, &ran.images, ran.totals.errors)
+    };
+    sweep_all(list.seed, &one_run, beat)
+}
+
+fn during_the_run(message: String) -> Failure {
+    Failure {
+        place: "during the run".to_owned(),
+        message,
+    }
+}
+
+fn sweep_all(
+    seed: u64,
+    one_run: OneRun<'_>,
     mut beat: impl FnMut(&dyn Fn() -> String),
 ) -> Result<Swept, Failure> {
-    let env = SimEnv::new(list.seed);
-    guarded(|| run(list, &env, false)).map_err(|message| Failure {
-        place: "without faults".to_owned(),
-        message,
-    })?;
+    let env = SimEnv::new(seed);
+    one_run(&env, false)?;
     let mut swept = Swept::default();
     for io in 0..env.io_count() {
         for &kind in FaultKind::ALL {
@@ -45,18 +101,17 @@ pub(crate) fn sweep(
             }
             for plan in plans {
                 beat(&|| format!("{plan:?}"));
-                let env = SimEnv::new(list.seed);
+                let env = SimEnv::new(seed);
                 env.set_fault(plan);
-                one_run(list, &env, &mut swept)
-                    .map_err(|error| at(&error, &format!("{plan:?}")))?;
+                swept.add(one_run(&env, true).map_err(|it| at(&it, &format!("{plan:?}")))?);
             }
         }
     }
     for read in (0..env.read_count()).step_by(READS_EVERY) {
         beat(&|| format!("read {read}"));
-        let env = SimEnv::new(list.seed);
+        let env = SimEnv::new(seed);
         env.set_read_fault(read);
-        one_run(list, &env, &mut swept).map_err(|error| at(&error, &format!("read {read}")))?;
+        swept.add(one_run(&env, true).map_err(|it| at(&it, &format!("read {read}")))?);
     }
     Ok(swept)
 }
@@ -68,31 +123,20 @@ fn at(failure: &Failure, fault: &str) -> Failure {
     }
 }
 
-fn one_run(list: &List, env: &SimEnv, swept: &mut Swept) -> Result<(), Failure> {
-    swept.runs += 1;
-    let Run {
-        history,
-        totals,
-        images,
-    } = guarded(|| run(list, env, true)).map_err(|message| Failure {
-        place: "during the run".to_owned(),
-        message,
-    })?;
-    swept.totals.add(&totals);
-    let mut checker = Checker {
-        inspect: &|env, salt| inspect(env, &list.setup, salt),
-        contents: &|env| contents(env, &list.setup),
-        history: &history,
-        is_faulty: true,
-        nested_every: 40,
-        seen: Seen::new(),
-        counts: Counts::default(),
-    };
-    for (io, image) in &images {
+fn check_images(
+    seed: u64,
+    mut checker: Checker<'_>,
+    images: &[(u64, SimImage)],
+    errors: u64,
+) -> Result<Swept, Failure> {
+    for (io, image) in images {
         for policy in POLICIES {
-            checker.check(*io, image, policy, mix(list.seed, *io))?;
+            checker.check(*io, image, policy, mix(seed, *io))?;
         }
     }
-    swept.counts.add(checker.counts);
-    Ok(())
+    Ok(Swept {
+        runs: 1,
+        errors,
+        counts: checker.counts,
+    })
 }

@@ -20,7 +20,7 @@ use crate::operation::NAMES;
 
 pub(crate) use check::{contents, inspect};
 pub(crate) use list::TaskList;
-pub(crate) use run::{TaskTotals, run};
+pub(crate) use run::{TaskRun, TaskTotals, run};
 
 const STATE_DIR: &str = "/state/counter-0";
 const LOG_DIR: &str = "/log";

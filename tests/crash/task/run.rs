@@ -1,13 +1,13 @@
 //! Carrying a list of operations of a task out, while the model follows.
 
-use siltstone::Stats;
-use siltstone::env::sim::SimEnv;
+use siltstone::env::sim::{SimEnv, SimImage};
+use siltstone::{Error, ErrorKind, Stats};
 
 use crate::model::{History, State};
 use crate::operation::{key_bytes, value_bytes};
 
 use super::list::{Operation, TaskList};
-use super::{INPUTS, Opened, Outcome, SOURCES, TASK, position_bytes, text};
+use super::{INPUTS, Opened, SOURCES, TASK, position_bytes};
 
 /// What happened over all lists, to see that everything did.
 #[derive(Debug, Default, Clone)]
@@ -18,6 +18,7 @@ pub(crate) struct TaskTotals {
     compactions: u64,
     memory_compactions: u64,
     restored_records: u64,
+    pub(crate) errors: u64,
 }
 
 impl TaskTotals {
@@ -28,6 +29,7 @@ impl TaskTotals {
         self.compactions += other.compactions;
         self.memory_compactions += other.memory_compactions;
         self.restored_records += other.restored_records;
+        self.errors += other.errors;
     }
 
     fn add_stats(&mut self, stats: &Stats) {
@@ -51,48 +53,169 @@ impl TaskTotals {
     }
 }
 
-/// Carries a list out in `env`.
-pub(crate) fn run(list: &TaskList, env: &SimEnv) -> Result<(History, TaskTotals), String> {
+/// Why a step did not go as it should.
+enum Trouble {
+    /// The task said so, which is right if an I/O was made to fail.
+    Told(Error),
+    /// The task is wrong.
+    Wrong(String),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Told(error)
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Self {
+        Self::Wrong(text)
+    }
+}
+
+type Outcome = Result<(), Trouble>;
+type RunOutcome = Result<(), String>;
+
+/// A run of a task that went as it should.
+pub(crate) struct TaskRun {
+    pub(crate) history: History,
+    pub(crate) totals: TaskTotals,
+    /// With faults: the disk after some of the errors that were told, by I/O index.
+    pub(crate) images: Vec<(u64, SimImage)>,
+}
+
+/// Images taken of a run with faults.
+const IMAGES_MAX: usize = 3;
+
+/// Carries a list out in `env`, whose faults, if it has any, must show as errors and nothing else.
+pub(crate) fn run(list: &TaskList, env: &SimEnv, is_faulty: bool) -> Result<TaskRun, String> {
     let mut history = History::new();
     // A task has all its stores from its first open on; before that, it has nothing in them.
     history.push_names([Some(0), Some(1), Some(INPUTS)], 0, Some(0));
     let mut runner = Runner {
         list,
         env,
+        is_faulty,
         opened: None,
         history,
         committed: State::default(),
+        acked: State::default(),
         state: State::default(),
         is_undecided: false,
         totals: TaskTotals::default(),
+        images: Vec::new(),
     };
-    runner.open()?;
+    runner.carry_out("at first", Runner::open)?;
     for (index, operation) in list.operations.iter().enumerate() {
-        runner
-            .step(operation)
-            .map_err(|error| format!("operation {index}, {operation:?}: {error}"))?;
+        let place = format!("operation {index}, {operation:?}");
+        runner.carry_out(&place, |runner| runner.step(operation))?;
     }
-    runner.check()?;
-    runner.count()?;
-    Ok((runner.history, runner.totals))
+    runner.carry_out("at the end", Runner::finish)?;
+    Ok(TaskRun {
+        history: runner.history,
+        totals: runner.totals,
+        images: runner.images,
+    })
 }
 
 struct Runner<'a> {
     list: &'a TaskList,
     env: &'a SimEnv,
+    is_faulty: bool,
     opened: Option<Opened>,
     history: History,
     /// As of the last commit that was sent.
     committed: State,
+    /// As of the last commit that was acknowledged.
+    acked: State,
     /// What reads must see.
     state: State,
     is_undecided: bool,
     totals: TaskTotals,
+    images: Vec<(u64, SimImage)>,
 }
 
 impl Runner<'_> {
     fn opened(&mut self) -> &mut Opened {
         self.opened.as_mut().expect("open between operations")
+    }
+
+    /// Does one thing, and after an error that was provoked brings the task back.
+    fn carry_out(&mut self, place: &str, act: impl FnOnce(&mut Self) -> Outcome) -> RunOutcome {
+        let at = |text: &str| format!("{place}: {text}");
+        let mut trouble = act(self).err();
+        let mut count = 0;
+        while let Some(found) = trouble {
+            let error = match found {
+                Trouble::Told(error) => error,
+                Trouble::Wrong(text) => return Err(at(&text)),
+            };
+            self.surfaced(&error).map_err(|text| at(&text))?;
+            count += 1;
+            if count == 3 {
+                self.env.clear_faults();
+            }
+            if count > 4 {
+                return Err(at(&format!("fails without faults too: {error:?}")));
+            }
+            trouble = self.bring_back(&error).err();
+        }
+        Ok(())
+    }
+
+    /// Accepts an error if it was provoked.
+    fn surfaced(&mut self, error: &Error) -> RunOutcome {
+        let is_known = matches!(
+            error.kind(),
+            ErrorKind::Io | ErrorKind::Poisoned | ErrorKind::Changelog
+        );
+        if !self.is_faulty || !is_known || self.env.fault_count() == 0 {
+            return Err(format!("failed with {error:?}"));
+        }
+        self.totals.errors += 1;
+        if self.images.len() < IMAGES_MAX {
+            self.images.push((self.env.io_count(), self.env.capture()));
+        }
+        Ok(())
+    }
+
+    /// Aborts where that helps, and opens the task anew where it does not.
+    fn bring_back(&mut self, error: &Error) -> Outcome {
+        let was_undecided = self.is_undecided;
+        if let Some(opened) = &mut self.opened {
+            let is_poisoned = error.kind() == ErrorKind::Poisoned;
+            if is_poisoned && opened.task.commit().is_ok() {
+                return Err("a commit was acknowledged after a failed sync"
+                    .to_owned()
+                    .into());
+            }
+            if !is_poisoned && opened.task.abort().is_ok() {
+                self.is_undecided = false;
+                self.committed = self.acked.clone();
+                self.state = self.acked.clone();
+                if was_undecided {
+                    let sent = self.env.io_count();
+                    self.history.push(self.acked.clone(), sent);
+                }
+                return self.check();
+            }
+        }
+        self.opened = None;
+        self.open()
+    }
+
+    /// With faults: whatever failed, the task works again.
+    fn finish(&mut self) -> Outcome {
+        if self.is_faulty {
+            self.env.clear_faults();
+            self.reopen(false)?;
+            self.write(0, 1, Some((9999, 20)))?;
+            self.step(&Operation::Commit)?;
+            self.opened().task.flush()?;
+            self.reopen(true)?;
+        }
+        self.check()?;
+        self.count()
     }
 
     fn step(&mut self, operation: &Operation) -> Outcome {
@@ -101,10 +224,7 @@ impl Runner<'_> {
             Operation::SetInput { source, position } => {
                 let (source, position) = (SOURCES[*source], *position as u64);
                 let opened = self.opened();
-                opened
-                    .task
-                    .set_input_position(source, position)
-                    .map_err(text)?;
+                opened.task.set_input_position(source, position)?;
                 let inputs = self.state.tree_mut(INPUTS);
                 inputs.set(source.as_bytes().to_vec(), Some(position_bytes(position)));
             }
@@ -122,19 +242,20 @@ impl Runner<'_> {
             Operation::WaitCommit => self.wait()?,
             Operation::Abort => {
                 self.wait()?;
-                self.opened().task.abort().map_err(text)?;
-                self.state = self.committed.clone();
+                self.opened().task.abort()?;
+                self.committed = self.acked.clone();
+                self.state = self.acked.clone();
                 self.totals.aborts += 1;
                 self.check()?;
             }
-            Operation::Idle => self.opened().task.idle().map_err(text)?,
-            Operation::Flush => self.opened().task.flush().map_err(text)?,
+            Operation::Idle => self.opened().task.idle()?,
+            Operation::Flush => self.opened().task.flush()?,
             Operation::Work(steps) => {
                 for _ in 0..*steps {
                     self.opened().runtime.run_pending();
                 }
             }
-            Operation::Compact => self.opened().log.compact(TASK).map_err(text)?,
+            Operation::Compact => self.opened().log.compact(TASK)?,
             Operation::Reopen => self.reopen(true)?,
             Operation::Abandon => self.reopen(false)?,
         }
@@ -148,11 +269,10 @@ impl Runner<'_> {
         match &value {
             Some(value) => stores[store].put(task, &key, value),
             None => stores[store].delete(task, &key),
-        }
-        .map_err(text)?;
-        let found = stores[store].get(&key).map_err(text)?;
+        }?;
+        let found = stores[store].get(&key)?;
         if found != value {
-            return Err(format!("reads {found:?} after the write"));
+            return Err(format!("reads {found:?} after the write").into());
         }
         self.state.tree_mut(store).set(key, value);
         Ok(())
@@ -160,7 +280,11 @@ impl Runner<'_> {
 
     fn begin(&mut self) -> Outcome {
         let sent = self.env.io_count();
-        self.opened().task.begin_commit().map_err(text)?;
+        if let Err(error) = self.opened().task.begin_commit() {
+            let (state, before) = (self.state.clone(), self.acked.clone());
+            self.history.push_failed(state, before, sent);
+            return Err(error.into());
+        }
         self.committed = self.state.clone();
         self.history.push(self.committed.clone(), sent);
         self.is_undecided = true;
@@ -168,9 +292,10 @@ impl Runner<'_> {
     }
 
     fn wait(&mut self) -> Outcome {
-        self.opened().task.wait_commit().map_err(text)?;
+        self.opened().task.wait_commit()?;
         if std::mem::take(&mut self.is_undecided) {
             self.history.ack(self.env.io_count(), true);
+            self.acked = self.committed.clone();
         }
         Ok(())
     }
@@ -182,7 +307,7 @@ impl Runner<'_> {
         let Opened { task, stores, .. } = opened;
         drop(stores);
         if close {
-            task.close().map_err(text)?;
+            task.close()?;
             self.history.ack(self.env.io_count(), true);
         } else {
             drop(task);
@@ -193,19 +318,20 @@ impl Runner<'_> {
     /// Opens the task and takes over what it shows, which must be possible after a kill.
     fn open(&mut self) -> Outcome {
         let sent = self.env.io_count();
-        self.opened = Some(Opened::open(self.env, self.list).map_err(text)?);
+        self.opened = Some(Opened::open(self.env, self.list)?);
         self.is_undecided = false;
         let window = self.history.window(self.env.io_count(), true);
         let opened = self.opened();
         let records = opened.task.restored().records();
-        let found = opened.hashes().map_err(text)?;
-        let description = opened.describe().map_err(text)?;
+        let found = opened.hashes()?;
+        let description = opened.describe()?;
         let Some((state, _)) = self.history.find(&found, window) else {
             let expected = self.history.describe(window);
-            return Err(format!("{expected}found:\n{description}"));
+            return Err(format!("{expected}found:\n{description}").into());
         };
         self.totals.restored_records += records;
         self.committed = state.clone();
+        self.acked = state.clone();
         self.state = state;
         self.history.push(self.state.clone(), sent);
         self.history.ack(self.env.io_count(), true);
@@ -215,18 +341,18 @@ impl Runner<'_> {
     fn check(&mut self) -> Outcome {
         let expected = [0, 1, INPUTS].map(|slot| Some(self.state.hash(slot)));
         let opened = self.opened();
-        if opened.hashes().map_err(text)? == expected {
+        if opened.hashes()? == expected {
             return Ok(());
         }
-        Err(format!("reads see\n{}", opened.describe().map_err(text)?))
+        Err(format!("reads see\n{}", opened.describe()?).into())
     }
 
     fn count(&mut self) -> Outcome {
-        let stats = self.opened().task.stats().map_err(text)?;
+        let stats = self.opened().task.stats()?;
         self.totals.add_stats(&stats);
         match stats.background_error {
-            Some(error) => Err(format!("background error: {error}")),
-            None => Ok(()),
+            Some(error) if !self.is_faulty => Err(format!("background error: {error}").into()),
+            _ => Ok(()),
         }
     }
 }
