@@ -161,9 +161,10 @@ impl Checker<'_> {
         self.counts.exhausted += u64::from(is_exhaustive);
         for (io, image) in env.take_recorded() {
             for &policy in CrashPolicy::ALL {
-                let seeds = match is_exhaustive {
-                    true => seeds(policy),
-                    false => u64::from(NESTED_POLICIES.contains(&policy)),
+                let seeds = if is_exhaustive {
+                    seeds(policy)
+                } else {
+                    u64::from(NESTED_POLICIES.contains(&policy))
                 };
                 for number in 0..seeds {
                     let seed = mix(hash, io).wrapping_add(number);

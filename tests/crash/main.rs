@@ -122,7 +122,9 @@ fn every_crash_leaves_a_prefix_of_the_commits() {
         })
     });
     let mut totals = Totals::default();
-    results.iter().for_each(|(_, it)| totals.add(it));
+    for (_, it) in &results {
+        totals.add(it);
+    }
     say(&format!("{totals:?}"));
     tell_counts("", results.iter().map(|(counts, _)| *counts), results.len());
     if results.len() >= COMPLETE_LISTS {
@@ -221,7 +223,9 @@ fn every_crash_of_a_task_leaves_a_prefix_of_its_commits() {
         })
     });
     let mut totals = TaskTotals::default();
-    results.iter().for_each(|(_, it)| totals.add(it));
+    for (_, it) in &results {
+        totals.add(it);
+    }
     say(&format!("{totals:?}"));
     tell_counts(
         "task ",

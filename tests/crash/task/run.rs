@@ -200,7 +200,6 @@ impl Runner<'_> {
                 return self.check();
             }
         }
-        self.opened = None;
         self.open()
     }
 
@@ -318,13 +317,14 @@ impl Runner<'_> {
     /// Opens the task and takes over what it shows, which must be possible after a kill.
     fn open(&mut self) -> Outcome {
         let sent = self.env.io_count();
-        self.opened = Some(Opened::open(self.env, self.list)?);
-        self.is_undecided = false;
+        self.opened = None;
+        let opened = Opened::open(self.env, self.list)?;
         let window = self.history.window(self.env.io_count(), true);
-        let opened = self.opened();
         let records = opened.task.restored().records();
         let found = opened.hashes()?;
         let description = opened.describe()?;
+        self.opened = Some(opened);
+        self.is_undecided = false;
         let Some((state, _)) = self.history.find(&found, window) else {
             let expected = self.history.describe(window);
             return Err(format!("{expected}found:\n{description}").into());
