@@ -38,27 +38,31 @@ pub(crate) fn say(line: &str) {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Extent {
     Parts(usize),
+    /// Until the parts that are done have so many images together.
+    Images(u64),
     /// Whatever is begun within this time.
     Time(Duration),
 }
 
-/// What there is so far is told this often in a run that was given a time.
+/// How often such a run tells what there is so far.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Does `work` for every number from 0 on, to this extent, on all cores, and returns what came
-/// out. A run that was given a time tells how far it is: `weigh` says how many images a part had.
+/// out. A run to another extent than a number tells how far it is: `weigh` says how many images a part had.
 ///
 /// # Panics
 ///
 /// If a part fails, with its text.
 pub(crate) fn for_each<T: Send>(
     extent: Extent,
-    weigh: impl Fn(&T) -> u64,
+    weigh: impl Fn(&T) -> u64 + Sync,
     work: impl Fn(usize, &Beat) -> Result<T, String> + Sync,
 ) -> Vec<T> {
     let start = Instant::now();
+    let images = AtomicU64::new(0);
     let is_beyond = |number| match extent {
         Extent::Parts(count) => number >= count,
+        Extent::Images(goal) => images.load(Ordering::Relaxed) >= goal,
         Extent::Time(time) => start.elapsed() >= time,
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -69,14 +73,20 @@ pub(crate) fn for_each<T: Send>(
     let mut failed = None;
     std::thread::scope(|scope| {
         for beat in &beats {
-            let (work, next, sender) = (&work, &next, sender.clone());
+            let (work, weigh, next, sender) = (&work, &weigh, &next, sender.clone());
+            let images = &images;
             let (is_beyond, has_failed) = (&is_beyond, &has_failed);
             scope.spawn(move || {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let is_over = is_beyond(number) || has_failed.load(Ordering::Relaxed);
-                    if is_over || sender.send(work(number, beat)).is_err() {
+                    if is_over {
                         beat.is_done.store(true, Ordering::Relaxed);
+                        return;
+                    }
+                    let result = work(number, beat);
+                    images.fetch_add(result.as_ref().map_or(0, weigh), Ordering::Relaxed);
+                    if sender.send(result).is_err() {
                         return;
                     }
                 }
@@ -84,11 +94,10 @@ pub(crate) fn for_each<T: Send>(
         }
         drop(sender);
         let mut watch = Watch::new(&beats);
-        let (mut images, mut told) = (0, start);
+        let mut told = start;
         loop {
             match receiver.recv_timeout(Duration::from_secs(1)) {
                 Ok(Ok(result)) => {
-                    images += weigh(&result);
                     done.push(result);
                 }
                 Ok(Err(error)) => {
@@ -98,8 +107,9 @@ pub(crate) fn for_each<T: Send>(
                 Err(RecvTimeoutError::Timeout) => watch.look(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if matches!(extent, Extent::Time(_)) && told.elapsed() >= TELL_EVERY {
+            if !matches!(extent, Extent::Parts(_)) && told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
+                let images = images.load(Ordering::Relaxed);
                 let rate = images / start.elapsed().as_secs().max(1);
                 let doing = beats.iter().map(Beat::doing).collect::<Vec<_>>().join("; ");
                 let lists = done.len();
