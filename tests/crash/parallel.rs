@@ -48,7 +48,8 @@ pub(crate) enum Extent {
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Does `work` for every number from 0 on, to this extent, on all cores, and returns what came
-/// out. A run to another extent than a number tells how far it is: `weigh` says how many images a part had.
+/// out. A run to another extent than a number tells how far it is: `weigh` says how many images a
+/// part had.
 ///
 /// # Panics
 ///
@@ -109,13 +110,8 @@ pub(crate) fn for_each<T: Send>(
             }
             if !matches!(extent, Extent::Parts(_)) && told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
-                let images = images.load(Ordering::Relaxed);
-                let rate = images / start.elapsed().as_secs().max(1);
-                let doing = beats.iter().map(Beat::doing).collect::<Vec<_>>().join("; ");
-                let lists = done.len();
-                say(&format!(
-                    "{images} images, {lists} lists, {rate} images/s; {doing}"
-                ));
+                let rate = images.load(Ordering::Relaxed) / start.elapsed().as_secs().max(1);
+                tell(&beats, images.load(Ordering::Relaxed), done.len(), rate);
             }
         }
     });
@@ -126,6 +122,14 @@ pub(crate) fn for_each<T: Send>(
         assert_eq!(done.len(), count, "a worker panicked");
     }
     done
+}
+
+fn tell(beats: &[Beat], images: u64, lists: usize, rate: u64) {
+    let doing: Vec<String> = beats.iter().map(Beat::doing).collect();
+    let doing = doing.join("; ");
+    say(&format!(
+        "{images} images, {lists} lists, {rate} images/s; {doing}"
+    ));
 }
 
 struct Watch<'a> {
