@@ -84,6 +84,22 @@ impl Drop for RunningCompaction<'_> {
     }
 }
 
+/// A plan whose tables are marked busy until this is dropped, by a panic too: else whoever wants
+/// them would wait for ever.
+struct Claimed<'a> {
+    work: &'a Work,
+    id: u32,
+    plan: Plan,
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        if let Some(busy) = self.work.busy.lock().get_mut(&self.id) {
+            busy.remove(&self.plan);
+        }
+    }
+}
+
 impl Tenant for DbInner {
     fn run(&self, job: Job) {
         match job {
@@ -298,10 +314,10 @@ impl DbInner {
                 let memtable_bytes = self.options.memtable_bytes_max as u64;
                 leveled::pick(&keyspace.version, busy, &keyspace.options, memtable_bytes)
             });
-            if let Some(plan) = picked {
+            if let Some(claimed) = picked {
                 // Another thread may find more to do meanwhile.
                 self.submit_compaction();
-                self.carry_out(*id, keyspace, &plan)?;
+                self.carry_out(keyspace, &claimed)?;
                 return Ok(true);
             }
         }
@@ -313,28 +329,20 @@ impl DbInner {
         &self,
         id: u32,
         pick: impl FnOnce(&KeyspaceView, &Busy) -> Option<Plan>,
-    ) -> Option<Plan> {
+    ) -> Option<Claimed<'_>> {
         let mut busy = self.work.busy.lock();
         let busy = busy.entry(id).or_default();
         let view = self.view();
         let plan = pick(view.keyspace(id)?, busy)?;
         busy.insert(&plan);
-        Some(plan)
+        let work = &self.work;
+        Some(Claimed { work, id, plan })
     }
 
-    /// Runs a claimed plan and lets go of it, whatever comes out.
-    fn carry_out(&self, id: u32, keyspace: &KeyspaceView, plan: &Plan) -> Result<()> {
-        let result = match plan.kind {
-            Kind::TrivialMove => self.move_tables(id, plan),
-            Kind::Merge => self.merge_tables(id, keyspace, plan),
-        };
-        self.let_go(id, plan);
-        result
-    }
-
-    fn let_go(&self, id: u32, plan: &Plan) {
-        if let Some(busy) = self.work.busy.lock().get_mut(&id) {
-            busy.remove(plan);
+    fn carry_out(&self, keyspace: &KeyspaceView, claimed: &Claimed<'_>) -> Result<()> {
+        match claimed.plan.kind {
+            Kind::TrivialMove => self.move_tables(claimed.id, &claimed.plan),
+            Kind::Merge => self.merge_tables(claimed.id, keyspace, &claimed.plan),
         }
     }
 
@@ -391,14 +399,13 @@ impl DbInner {
             self.health.check_write()?;
             let view = self.view();
             let keyspace = super::read::view_of(&view, id)?;
-            if let Some(plan) = self.claim(id, &mut pick) {
-                let begun = self.work.begin_compaction();
-                let running = begun.inspect_err(|_| self.let_go(id, &plan))?;
-                let result = self.carry_out(id, keyspace, &plan);
-                let is_merge = plan.kind == Kind::Merge;
+            if let Some(claimed) = self.claim(id, &mut pick) {
+                let running = self.work.begin_compaction()?;
+                let result = self.carry_out(keyspace, &claimed);
+                let is_merge = claimed.plan.kind == Kind::Merge;
                 // Files of replaced tables go with the last who holds them: before the work counts
                 // as ended, for a close that waits for it lets the next owner in.
-                drop((plan, view));
+                drop((claimed, view));
                 drop(running);
                 result?;
                 if is_merge {
