@@ -72,8 +72,8 @@ struct Shared {
     cache: Arc<BlockCache>,
     budget: Arc<MemoryBudget>,
     tenants: Mutex<Vec<Weak<dyn Tenant>>>,
-    /// True if callers have to do the work themselves.
-    threadless: bool,
+    /// Background threads. Without any, callers have to do the work themselves.
+    threads: usize,
     /// Held by the one in-memory compaction that may run at a time.
     arena_turn: Mutex<()>,
     ending: AtomicBool,
@@ -82,18 +82,27 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     flushes: VecDeque<Weak<dyn Tenant>>,
-    others: VecDeque<Weak<dyn Tenant>>,
+    others: VecDeque<Work>,
 }
 
+/// What a thread takes from the queue.
+enum Work {
+    Job(Job, Weak<dyn Tenant>),
+    Help(Arc<HelpFn>),
+}
+
+/// One step of work that somebody else does too; false if there is none left.
+pub(crate) type HelpFn = dyn Fn() -> bool + Send + Sync;
+
 impl Queue {
-    fn pop(&mut self, flushes_only: bool) -> Option<(Job, Weak<dyn Tenant>)> {
+    fn pop(&mut self, flushes_only: bool) -> Option<Work> {
         if let Some(tenant) = self.flushes.pop_front() {
-            return Some((Job::Flush, tenant));
+            return Some(Work::Job(Job::Flush, tenant));
         }
         if flushes_only {
             return None;
         }
-        self.others.pop_front().map(|tenant| (Job::Compact, tenant))
+        self.others.pop_front()
     }
 }
 
@@ -118,7 +127,7 @@ impl Runtime {
             cache: Arc::new(BlockCache::new(cache_bytes as u64)),
             budget: Arc::new(MemoryBudget::new(pool_bytes)),
             tenants: Mutex::new(Vec::new()),
-            threadless: threads == 0,
+            threads,
             arena_turn: Mutex::new(()),
             ending: AtomicBool::new(false),
         });
@@ -173,7 +182,7 @@ impl Runtime {
     }
 
     pub(crate) fn is_threadless(&self) -> bool {
-        self.shared().threadless
+        self.shared().threads == 0
     }
 
     /// Waits for the turn to hold the one extra arena of an in-memory compaction.
@@ -193,10 +202,28 @@ impl Runtime {
         let mut queue = self.shared().queue.lock();
         match job {
             Job::Flush => queue.flushes.push_back(tenant),
-            Job::Compact => queue.others.push_back(tenant),
+            Job::Compact => queue.others.push_back(Work::Job(job, tenant)),
         }
         drop(queue);
         // All of them: the first one woken may be the one that only takes flushes.
+        self.shared().queued.notify_all();
+    }
+
+    /// How many threads may help a caller with what it does: those that are not kept for flushes,
+    /// and no more than there are processors beside the caller's.
+    pub(crate) fn helpers_max(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        self.shared().threads.saturating_sub(1).min(processors - 1)
+    }
+
+    /// Has up to `helpers` threads call `step` until it returns false, each when it has nothing
+    /// more urgent to do. Returns at once; whether any of them comes is not certain.
+    pub(crate) fn help(&self, helpers: usize, step: &Arc<HelpFn>) {
+        let mut queue = self.shared().queue.lock();
+        for _ in 0..helpers.min(self.helpers_max()) {
+            queue.others.push_back(Work::Help(Arc::clone(step)));
+        }
+        drop(queue);
         self.shared().queued.notify_all();
     }
 
@@ -271,7 +298,7 @@ impl Runtime {
 impl Shared {
     fn work(&self, flushes_only: bool) {
         loop {
-            let (job, tenant) = {
+            let work = {
                 let mut queue = self.queue.lock();
                 loop {
                     if self.ending.load(Ordering::Acquire) {
@@ -283,18 +310,32 @@ impl Shared {
                     }
                 }
             };
-            self.run_job(job, &tenant);
+            self.run(work);
         }
     }
 
     fn run_one(&self, flushes_only: bool) -> bool {
         let next = self.queue.lock().pop(flushes_only);
         match next {
-            Some((job, tenant)) => {
-                self.run_job(job, &tenant);
+            Some(work) => {
+                self.run(work);
                 true
             }
             None => false,
+        }
+    }
+
+    fn run(&self, work: Work) {
+        match work {
+            Work::Job(job, tenant) => self.run_job(job, &tenant),
+            Work::Help(step) => {
+                // One step at a time, so that jobs of others get their turn. A panic is the
+                // step's to tell to those who wait for it.
+                let goes_on = catch_unwind(AssertUnwindSafe(|| step()));
+                if matches!(goes_on, Ok(true)) {
+                    self.queue.lock().others.push_back(Work::Help(step));
+                }
+            }
         }
     }
 

@@ -21,6 +21,9 @@ use crate::version::{Level, Run, Table, Version};
 const LEVEL_LAST: usize = LEVELS - 1;
 /// Runs of level 0 that one compaction takes at most.
 const RUNS_MAX: usize = 64;
+/// The same where there is nothing below level 0, as after a restore: all of it is merged at once,
+/// so that no byte is written more than twice. Each run costs the memory of a read-ahead.
+const RUNS_MAX_FIRST: usize = 256;
 /// Tables below the output level that a moved table may overlap: a later compaction of it has to
 /// read them all.
 const MOVE_OVERLAPS_MAX: usize = 10;
@@ -198,7 +201,9 @@ fn overlapping<'a>(
 fn free_level0_runs<'a>(version: &'a Version, busy: &Busy) -> &'a [Run] {
     let runs = &version.levels[0].runs;
     let is_free = |run: &&Run| !run.tables().iter().any(|table| busy.has(table));
-    let free = runs.iter().rev().take_while(is_free).take(RUNS_MAX).count();
+    let is_first = version.levels[1..].iter().all(Level::is_empty);
+    let runs_max = if is_first { RUNS_MAX_FIRST } else { RUNS_MAX };
+    let free = runs.iter().rev().take_while(is_free).take(runs_max).count();
     if planted(Bug::OlderRunLeftBehind) && free > 1 {
         return &runs[runs.len() - free..runs.len() - 1];
     }

@@ -10,7 +10,7 @@ use super::cut::Cutter;
 use super::stream::{Retention, Stats, Stream};
 use super::{Kind, Older, Plan};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Cursor, SeqNo};
+use crate::key::{Cursor, InternalKey, SeqNo};
 use crate::merge::{Chain, Links, Merge};
 use crate::options::{Compression, KeyspaceOptions, LEVELS};
 use crate::planted::{Bug, planted};
@@ -123,33 +123,45 @@ pub(crate) fn run(plan: &Plan, context: &Context<'_>) -> Result<Outputs> {
     })
 }
 
-/// Writes what `stream` keeps into tables, which are durable on return, and so are their names.
+/// What tables are written from.
+pub(crate) trait Entries {
+    /// The next entry in order, or `None` at the end.
+    fn next_kept(&mut self) -> Result<Option<(InternalKey<'_>, &[u8])>>;
+}
+
+impl<C: Cursor, D: FnMut(&[u8]) -> bool> Entries for Stream<'_, C, D> {
+    fn next_kept(&mut self) -> Result<Option<(InternalKey<'_>, &[u8])>> {
+        Stream::next_kept(self)
+    }
+}
+
+/// Writes `entries` into tables, which are durable on return, and so are their names.
 /// They are disjoint, in key order; none if nothing is kept.
 ///
 /// # Errors
 ///
-/// Those of the stream and of writing, and `Closed` when cancelled. After any error the files are
+/// Those of the entries and of writing, and `Closed` when cancelled. After any error the files are
 /// removed.
-pub(crate) fn write_tables<C: Cursor, D: FnMut(&[u8]) -> bool>(
-    stream: &mut Stream<'_, C, D>,
+pub(crate) fn write_tables(
+    entries: &mut impl Entries,
     target: &Target<'_>,
 ) -> Result<Vec<TableMeta>> {
     let mut files = NewFiles::new(target.store);
-    let tables = write_into(&mut files, stream, target)?;
+    let tables = write_into(&mut files, entries, target)?;
     files.keep()?;
     Ok(tables)
 }
 
-fn write_into<C: Cursor, D: FnMut(&[u8]) -> bool>(
+fn write_into(
     files: &mut NewFiles<'_>,
-    stream: &mut Stream<'_, C, D>,
+    entries: &mut impl Entries,
     target: &Target<'_>,
 ) -> Result<Vec<TableMeta>> {
     let mut cutter = Cutter::new(target.table_bytes, target.borders);
     let mut tables = Vec::new();
     let mut open: Option<NewTable> = None;
     let mut last_user: Vec<u8> = Vec::new();
-    while let Some((key, value)) = stream.next_kept()? {
+    while let Some((key, value)) = entries.next_kept()? {
         check_cancelled(target.cancel)?;
         match last_user.as_slice().cmp(key.user) {
             KeyOrdering::Less => {

@@ -1,11 +1,10 @@
 //! Restoring: sorted runs go straight into tables, never through the write path.
 
-use crate::compaction::run::{Target, layout, write_tables};
-use crate::compaction::stream::{Retention, Stream, never};
+use crate::compaction::run::{Entries, Target, layout, write_tables};
 use crate::error::{Error, Result};
-use crate::key::{Cursor, InternalKey, SeqNo, ValueKind};
+use crate::key::{InternalKey, SeqNo, ValueKind};
 use crate::sync::Ordering;
-use crate::version::Change;
+use crate::version::{Change, TableMeta};
 
 use super::keyspace::Keyspace;
 use super::{Db, DbInner};
@@ -24,22 +23,32 @@ impl Db {
             .set_restoring(keyspace.id_in(self.inner())?, true)
     }
 
-    /// Adds `entries`, whose keys ascend strictly, as the newest data of the keyspace, and records
-    /// `position` in the same edit. Durable and visible on return.
+    /// Writes `entries`, whose keys ascend strictly, as tables that are durable on return. They
+    /// count once they are [installed](Self::install_restored_run).
     ///
-    /// Only between writes: nothing may be unreleased, and nobody else may write.
+    /// Several keyspaces may be restored at the same time, one run at a time each; nothing may be
+    /// unreleased, and nobody else may write.
     ///
     /// # Errors
     ///
     /// `Io`, `Poisoned`, `Closed`, `NotFound`. Nothing has changed then.
-    pub(crate) fn add_restored_run<'a>(
+    pub(crate) fn write_restored_run<'a>(
         &self,
         keyspace: &Keyspace,
-        entries: &'a [RestoreEntry<'a>],
-        position: Vec<u8>,
-    ) -> Result<()> {
+        entries: impl Iterator<Item = RestoreEntry<'a>>,
+    ) -> Result<RestoredRun> {
         self.inner()
-            .add_restored_run(keyspace.id_in(self.inner())?, entries, position)
+            .write_restored_run(keyspace.id_in(self.inner())?, entries)
+    }
+
+    /// Adds a run that was written as the newest data of its keyspace, and records `position` in
+    /// the same edit. Durable and visible on return.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `Poisoned`, `Closed`, `NotFound`. Nothing has changed then.
+    pub(crate) fn install_restored_run(&self, run: RestoredRun, position: Vec<u8>) -> Result<()> {
+        self.inner().install_restored_run(run, position)
     }
 
     /// Lets compaction back in. Runs that were added are merged into the last level in the
@@ -72,12 +81,11 @@ impl DbInner {
         Ok(())
     }
 
-    fn add_restored_run(
+    fn write_restored_run<'a>(
         &self,
         id: u32,
-        entries: &[RestoreEntry<'_>],
-        position: Vec<u8>,
-    ) -> Result<()> {
+        entries: impl Iterator<Item = RestoreEntry<'a>>,
+    ) -> Result<RestoredRun> {
         self.health.check_write()?;
         let view = self.view();
         let keyspace = super::read::view_of(&view, id)?;
@@ -103,33 +111,38 @@ impl DbInner {
             allocate: &|| self.next_file(),
             cancel: self.work.stopping(),
         };
-        let cursor = RestoreCursor {
+        let mut entries = RestoreEntries {
             entries,
-            index: None,
+            current: None,
             seqno,
         };
-        let boundaries = [];
-        let retention = Retention {
-            boundaries: &boundaries,
-            dead: &[],
-            zero_seqnos: false,
-        };
-        let tables = write_tables(&mut Stream::new(cursor, retention, never), &target)?;
+        let tables = write_tables(&mut entries, &target)?;
+        Ok(RestoredRun {
+            keyspace: id,
+            seqno,
+            tables,
+        })
+    }
+
+    fn install_restored_run(&self, run: RestoredRun, position: Vec<u8>) -> Result<()> {
+        self.health.check_write()?;
+        let RestoredRun {
+            keyspace,
+            seqno,
+            tables,
+        } = run;
         let bytes = tables.iter().map(|meta| meta.len).sum();
-        let run = self.next_file();
+        let number = self.next_file();
         self.install(
             |_| {
                 let add = tables.into_iter().map(|meta| Change::AddTable {
-                    keyspace: id,
+                    keyspace,
                     level: 0,
-                    run,
+                    run: number,
                     meta,
                 });
                 let rest = [
-                    Change::Flushed {
-                        keyspace: id,
-                        seqno,
-                    },
+                    Change::Flushed { keyspace, seqno },
                     Change::LastSeqNo(seqno),
                     Change::Position(Some(position.clone())),
                 ];
@@ -139,82 +152,37 @@ impl DbInner {
         )?;
         self.counters.add_restore(bytes);
         self.commit.lock().position = Some(position);
-        self.visible.store(seqno.0, Ordering::Release);
+        // Runs of several keyspaces are not installed in the order of their numbers.
+        self.visible.fetch_max(seqno.0, Ordering::Release);
         Ok(())
     }
 }
 
-/// Walks restored entries forward, all with one sequence number.
-struct RestoreCursor<'a> {
-    entries: &'a [RestoreEntry<'a>],
-    index: Option<usize>,
+/// Tables of a run that is not installed yet.
+#[derive(Debug)]
+pub(crate) struct RestoredRun {
+    keyspace: u32,
+    seqno: SeqNo,
+    tables: Vec<TableMeta>,
+}
+
+/// Restored entries in their order, all with one sequence number.
+struct RestoreEntries<'a, I> {
+    entries: I,
+    current: Option<RestoreEntry<'a>>,
     seqno: SeqNo,
 }
 
-impl RestoreCursor<'_> {
-    fn entry(&self) -> &RestoreEntry<'_> {
-        &self.entries[self.index.expect("the cursor is valid")]
-    }
-
-    fn place(&mut self, index: usize) {
-        self.index = (index < self.entries.len()).then_some(index);
-    }
-}
-
-impl Cursor for RestoreCursor<'_> {
-    fn is_valid(&self) -> bool {
-        self.index.is_some()
-    }
-
-    fn key(&self) -> InternalKey<'_> {
-        let entry = self.entry();
-        let kind = if entry.value.is_some() {
-            ValueKind::Put
-        } else {
-            ValueKind::Delete
-        };
-        InternalKey::new(entry.key, self.seqno, kind)
-    }
-
-    fn value(&self) -> &[u8] {
-        self.entry().value.unwrap_or_default()
-    }
-
-    fn seek_to_first(&mut self) -> Result<()> {
-        self.place(0);
-        Ok(())
-    }
-
-    fn seek_to_last(&mut self) -> Result<()> {
-        self.place(self.entries.len().wrapping_sub(1));
-        Ok(())
-    }
-
-    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
-        let kind = ValueKind::Put;
-        self.place(
-            self.entries
-                .partition_point(|entry| InternalKey::new(entry.key, self.seqno, kind) < target),
-        );
-        Ok(())
-    }
-
-    fn seek_for_prev(&mut self, target: InternalKey<'_>) -> Result<()> {
-        let kind = ValueKind::Put;
-        let behind = self
-            .entries
-            .partition_point(|entry| InternalKey::new(entry.key, self.seqno, kind) <= target);
-        self.place(behind.wrapping_sub(1));
-        Ok(())
-    }
-
-    fn next(&mut self) -> Result<()> {
-        self.place(self.index.expect("the cursor is valid") + 1);
-        Ok(())
-    }
-
-    fn prev(&mut self) -> Result<()> {
-        self.place(self.index.expect("the cursor is valid").wrapping_sub(1));
-        Ok(())
+impl<'a, I: Iterator<Item = RestoreEntry<'a>>> Entries for RestoreEntries<'a, I> {
+    fn next_kept(&mut self) -> Result<Option<(InternalKey<'_>, &[u8])>> {
+        self.current = self.entries.next();
+        Ok(self.current.as_ref().map(|entry| {
+            let kind = match entry.value {
+                Some(_) => ValueKind::Put,
+                None => ValueKind::Delete,
+            };
+            let key = InternalKey::new(entry.key, self.seqno, kind);
+            (key, entry.value.unwrap_or_default())
+        }))
     }
 }

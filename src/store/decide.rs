@@ -4,6 +4,7 @@ use crate::changelog::{Bounds, Offset, Partition};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 
+use super::codec::Kind;
 use super::positions::Covered;
 
 /// Why local state is replaced by what the changelog has.
@@ -26,6 +27,8 @@ pub enum RebuildReason {
 #[derive(Debug, Clone)]
 pub(super) struct Facts<'a> {
     pub(super) store: &'a str,
+    /// What it is opened as.
+    pub(super) kind: Kind,
     pub(super) partition: &'a Partition,
     /// What the tables cover.
     pub(super) covered: Option<&'a Covered>,
@@ -63,8 +66,8 @@ pub(super) fn decide(facts: &Facts<'_>) -> Result<Decision> {
         (Some(why), ..) => Err(Error::new(
             ErrorKind::Diverged,
             format!(
-                "store {}: {why}. Nothing was changed: check the changelog's address, or ask for \
-                 a rebuild from the changelog",
+                "store {}: {why}. Nothing was changed: check the options and the changelog's \
+                 address, or ask for a rebuild from the changelog",
                 facts.store
             ),
         )),
@@ -81,6 +84,13 @@ fn foreign(facts: &Facts<'_>) -> Option<String> {
             "it has entries, but no changelog position to tell where they are from".into(),
         );
     };
+    if covered.kind != facts.kind {
+        return Some(format!(
+            "it is kept as a {} store and was opened as a {} one",
+            covered.kind.name(),
+            facts.kind.name()
+        ));
+    }
     let position = &covered.position;
     if position.partition != *partition {
         return Some(format!(
@@ -131,7 +141,7 @@ pub(super) fn staleness(covered: &Covered, bounds: &Bounds, now_ms: u64) -> Opti
     }
     let position = &covered.position;
     let dropped = bounds.tombstones_dropped_below;
-    if position.next < dropped && covered.dropped_below < dropped {
+    if covered.since < dropped && covered.dropped_below < dropped {
         return Some(RebuildReason::TombstonesDropped);
     }
     let is_old = bounds.tombstone_retention_ms.is_some_and(|retention| {
@@ -161,6 +171,8 @@ mod tests {
         Covered {
             position,
             dropped_below: Offset(0),
+            since: Offset(100),
+            kind: Kind::KeyValue,
         }
     }
 
@@ -179,6 +191,7 @@ mod tests {
     fn ask(covered: Option<&Covered>, bounds: Option<&Bounds>, rebuild: bool) -> Result<Decision> {
         decide(&Facts {
             store: "s",
+            kind: Kind::KeyValue,
             partition: &Partition::new("t", 0),
             covered,
             has_entries: covered.is_some(),
@@ -214,6 +227,7 @@ mod tests {
         let bounds = bounds();
         let mut facts = Facts {
             store: "s",
+            kind: Kind::KeyValue,
             partition: &partition,
             covered: None,
             has_entries: true,
@@ -287,6 +301,12 @@ mod tests {
             Decision::Tail(Offset(100))
         );
         rebuilds(&began, &dropped(151), RebuildReason::TombstonesDropped);
+        // Cut short behind the drop, it may have missed what was dropped.
+        let cut_short = Covered {
+            since: Offset(50),
+            ..covered()
+        };
+        rebuilds(&cut_short, &dropped(51), RebuildReason::TombstonesDropped);
     }
 
     #[test]
@@ -344,5 +364,8 @@ mod tests {
         let mut other = covered();
         other.position.partition.partition = 1;
         diverges(&other, Some(&bounds()));
+        let mut kind = covered();
+        kind.kind = Kind::Timestamped;
+        diverges(&kind, Some(&bounds()));
     }
 }

@@ -8,6 +8,7 @@ use crate::db::{Entry, Keyspace, Range, Snapshot};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 
+use super::codec::Kind;
 use super::serde::Serde;
 use super::task::{Task, Write};
 
@@ -65,27 +66,32 @@ impl Task {
     ///
     /// # Errors
     ///
-    /// `NotFound` if the task was opened without a store of that name.
+    /// `NotFound` if the task was opened without a store of that name; `InvalidArgument` if it is
+    /// one of another kind.
     pub fn key_value<K: Serde, V: Serde>(
         &self,
         name: &str,
         keys: K,
         values: V,
     ) -> Result<KeyValue<K, V>> {
-        let (index, keyspace) = self.store(name)?;
-        let serdes = Arc::new(Serdes {
-            key: keys,
-            value: values,
-        });
-        Ok(KeyValue {
-            index,
-            keyspace: keyspace.clone(),
-            serdes,
-        })
+        let (index, keyspace) = self.store(name, Kind::KeyValue)?;
+        Ok(KeyValue::new(index, keyspace, keys, values))
     }
 }
 
 impl<K: Serde, V: Serde> KeyValue<K, V> {
+    pub(super) fn new(index: usize, keyspace: &Keyspace, keys: K, values: V) -> Self {
+        let serdes = Arc::new(Serdes {
+            key: keys,
+            value: values,
+        });
+        Self {
+            index,
+            keyspace: keyspace.clone(),
+            serdes,
+        }
+    }
+
     /// The name of the store.
     pub fn name(&self) -> &str {
         self.keyspace.name()
@@ -120,15 +126,8 @@ impl<K: Serde, V: Serde> KeyValue<K, V> {
     /// `MemoryLimit`: nothing has changed then. Those of the serdes. Others: see
     /// [`Task`](Task#when-something-fails).
     pub fn put(&self, task: &mut Task, key: &K::Borrowed, value: &V::Borrowed) -> Result<()> {
-        let (key, value) = (self.encode_key(key)?, self.encode_value(value)?);
-        task.write(
-            self.index,
-            &self.keyspace,
-            &[Write {
-                key: &key,
-                value: Some(&value),
-            }],
-        )
+        let value = self.encode_value(value)?;
+        self.put_all_encoded(task, &[(self.encode_key(key)?, Some(value))])
     }
 
     /// Deletes a key. A key that is not there is deleted too: the changelog gets a tombstone.
@@ -137,15 +136,7 @@ impl<K: Serde, V: Serde> KeyValue<K, V> {
     ///
     /// As [`put`](Self::put).
     pub fn delete(&self, task: &mut Task, key: &K::Borrowed) -> Result<()> {
-        let key = self.encode_key(key)?;
-        task.write(
-            self.index,
-            &self.keyspace,
-            &[Write {
-                key: &key,
-                value: None,
-            }],
-        )
+        self.put_all_encoded(task, &[(self.encode_key(key)?, None)])
     }
 
     /// Deletes a key and returns what it held.
@@ -194,6 +185,15 @@ impl<K: Serde, V: Serde> KeyValue<K, V> {
             let value = value.map(|value| self.encode_value(value)).transpose()?;
             encoded.push((self.encode_key(key)?, value));
         }
+        self.put_all_encoded(task, &encoded)
+    }
+
+    /// Writes keys and values as the store keeps them.
+    pub(super) fn put_all_encoded(
+        &self,
+        task: &mut Task,
+        encoded: &[(Vec<u8>, Option<Vec<u8>>)],
+    ) -> Result<()> {
         let writes: Vec<Write<'_>> = encoded
             .iter()
             .map(|(key, value)| Write {
@@ -280,18 +280,23 @@ impl<K: Serde, V: Serde> KeyValue<K, V> {
         }
     }
 
-    fn encode_key(&self, key: &K::Borrowed) -> Result<Vec<u8>> {
+    pub(super) fn encode_key(&self, key: &K::Borrowed) -> Result<Vec<u8>> {
         self.serdes
             .encode_key(key)
             .map_err(|error| self.named(&error))
     }
 
     fn encode_value(&self, value: &V::Borrowed) -> Result<Vec<u8>> {
+        self.encode_stored(|serde, out| serde.encode(value, out))
+    }
+
+    /// What `encode` makes of a value by means of the values' serde.
+    pub(super) fn encode_stored(
+        &self,
+        encode: impl FnOnce(&V, &mut Vec<u8>) -> Result<()>,
+    ) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        self.serdes
-            .value
-            .encode(value, &mut out)
-            .map_err(|error| self.named(&error))?;
+        encode(&self.serdes.value, &mut out).map_err(|error| self.named(&error))?;
         Ok(out)
     }
 

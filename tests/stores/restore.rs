@@ -183,7 +183,7 @@ fn a_restore_that_is_interrupted_goes_on_where_it_was() {
 fn a_restore_of_many_runs_serves_at_once_and_is_compacted_later() {
     let rig = Rig::new();
     let mut task = rig.open();
-    for n in 0..30_000 {
+    for n in 0..60_000 {
         let key = format!("{:060}", n * 7 % 20_000);
         counts(&task).put(&mut task, &key, &n).unwrap();
         if task.commit_requested() {

@@ -1,12 +1,13 @@
 //! Commits and aborts, heartbeats, and the end of a task.
 
 use crate::batch::WriteBatch;
-use crate::changelog::{CommitId, Guarantee, Position, RecordRef};
+use crate::changelog::{CommitId, Guarantee, Position};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::store::serde::{Serde, U64};
 
 use super::inputs::Inputs;
+use super::local::publish;
 use super::status::Undecided;
 use super::{Task, Write};
 
@@ -148,8 +149,7 @@ impl Task {
             return Ok(());
         }
         self.advance(positions);
-        self.publish()
-            .map_err(|error| self.status.note_final(error))
+        publish(&self.db, &self.positions).map_err(|error| self.status.note_final(error))
     }
 
     /// Moves everything that was committed into tables, durable on return. Never needed: it
@@ -182,7 +182,7 @@ impl Task {
             let positions = self.session.idle_positions();
             also(positions.and_then(|positions| {
                 self.advance(positions);
-                self.publish()
+                publish(&self.db, &self.positions)
             }));
         }
         let Self { session, db, .. } = self;
@@ -315,14 +315,14 @@ impl Task {
             .partition(|(index, _)| *index == self.inputs_index());
         for keys in [inputs, others] {
             for (index, key) in &keys {
-                let value = self.stores[*index].keyspace.get(key)?;
-                let record = RecordRef::new(key, value.as_deref());
+                let store = &self.stores[*index];
+                let value = store.keyspace.get(key)?;
+                let record = store.kind.record(key, value.as_deref(), self.now_ms())?;
                 match self.session.reserve(record.size()) {
                     Err(error) if error.kind() == ErrorKind::MemoryLimit => self.commit_undo()?,
                     reserved => reserved?,
                 }
-                let now_ms = i64::try_from(self.env.wall_clock_ms()).unwrap_or(i64::MAX);
-                self.session.append(*index, record.at(now_ms))?;
+                self.session.append(*index, record)?;
             }
             if !keys.is_empty() {
                 self.commit_undo()?;
@@ -348,14 +348,5 @@ impl Task {
         for (store, position) in self.stores.iter().zip(positions) {
             self.positions.advance(&store.name, position);
         }
-    }
-
-    /// Hands the newest positions to the local side, to be stored with the next flush (which is
-    /// begun here if it is due), or at once if there is nothing to flush. Only while everything
-    /// that was written counts.
-    fn publish(&mut self) -> Result<()> {
-        let mark = self.db.mark()?;
-        self.db.release(mark, self.positions.encode())?;
-        self.db.publish_position(self.positions.encode()).map(drop)
     }
 }

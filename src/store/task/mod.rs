@@ -1,11 +1,13 @@
 //! [`Task`]: the stores of one partition of a job, written and committed together.
 //!
-//! In reading order: `options`; `status` (what may follow what); `open` (restoring); this file
+//! In reading order: `options`; `local` (the stores and their restore); `status` (what may follow
+//! what); `open`; this file
 //! (writing); `undo` (what a changelog whose commits are not atomic needs); `commit`
 //! (commits, aborts, heartbeats, the end).
 
 mod commit;
 mod inputs;
+mod local;
 mod open;
 mod options;
 mod status;
@@ -15,22 +17,25 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::batch::WriteBatch;
-use crate::changelog::{Guarantee, RecordRef, Session};
+use crate::changelog::{Guarantee, Session};
 use crate::db::{Db, Keyspace, Snapshot, Stats};
 use crate::env::Env;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::key::{KeyspaceId, check_key, check_value};
 use crate::options::Durability;
 use crate::sync::Arc;
 
 use self::inputs::{Inputs, room_of};
+use self::local::find;
 use self::status::Status;
 use self::undo::Undo;
+use super::codec::Kind;
 use super::positions::Positions;
 use super::restore::Restored;
 use super::serde::{Serde, U64};
 
 pub use commit::Closed;
+pub(super) use local::{Local, Store};
 pub use options::{StoreOptions, TaskOptions};
 
 /// The stores of one task, the only one who writes them.
@@ -107,13 +112,7 @@ pub struct Task {
     restored: Restored,
 }
 
-/// A store of the task.
-struct Store {
-    name: String,
-    keyspace: Keyspace,
-}
-
-/// One write of raw bytes; no value deletes.
+/// One write of bytes as the store keeps them; no value deletes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Write<'a> {
     pub(super) key: &'a [u8],
@@ -124,15 +123,15 @@ pub(super) struct Write<'a> {
 const INPUT_LEN_MAX: usize = 1024;
 
 impl Task {
-    fn new(
-        options: &TaskOptions,
-        db: Db,
-        env: Arc<dyn Env>,
-        session: Box<dyn Session>,
-        stores: Vec<Store>,
-        positions: Positions,
-        restored: Restored,
-    ) -> Self {
+    fn new(local: Local, session: Box<dyn Session>, restored: Restored) -> Self {
+        let Local {
+            options,
+            db,
+            env,
+            stores,
+            positions,
+            ..
+        } = local;
         Self {
             name: options.task_name(),
             db,
@@ -298,18 +297,9 @@ impl Task {
         Ok(())
     }
 
-    /// The store of that name, by index.
-    pub(super) fn store(&self, name: &str) -> Result<(usize, &Keyspace)> {
-        let index = self
-            .index_of(name)
-            .filter(|index| *index != self.inputs_index());
-        match index {
-            Some(index) => Ok((index, &self.stores[index].keyspace)),
-            None => Err(Error::new(
-                ErrorKind::NotFound,
-                format!("task {} was opened without a store named {name}", self.name),
-            )),
-        }
+    /// The store of that name and kind, by index.
+    pub(super) fn store(&self, name: &str, kind: Kind) -> Result<(usize, &Keyspace)> {
+        find(&self.stores, &self.name, name, kind)
     }
 
     /// Writes to one store: all of it, or nothing, or an error that asks for an abort.
@@ -332,7 +322,7 @@ impl Task {
                 keyspace.name()
             )));
         }
-        let room = self.check_sizes(writes)?;
+        let room = self.check_sizes(index, writes)?;
         let mut batch = WriteBatch::new();
         for write in writes {
             match write.value {
@@ -349,14 +339,15 @@ impl Task {
     }
 
     /// Checks that both sides can hold the writes. Returns the room they need in the changelog.
-    fn check_sizes(&self, writes: &[Write<'_>]) -> Result<u64> {
+    fn check_sizes(&self, index: usize, writes: &[Write<'_>]) -> Result<u64> {
         let record_max = self.session.record_bytes_max();
         let mut room = 0_u64;
         let mut key_bytes = 0;
         for write in writes {
             check_key(write.key)?;
             check_value(write.value.unwrap_or_default())?;
-            let size = RecordRef::new(write.key, write.value).size();
+            let record = self.stores[index].kind.record(write.key, write.value, 0)?;
+            let size = record.size();
             if size > record_max {
                 return Err(Error::invalid(format!(
                     "key and value make a changelog record of {size} bytes, at most {record_max} \
@@ -382,17 +373,21 @@ impl Task {
 
     /// Appends what the local side has taken to the changelog.
     fn append(&mut self, index: usize, writes: &[Write<'_>]) -> Result<()> {
-        let now_ms = || i64::try_from(self.env.wall_clock_ms()).unwrap_or(i64::MAX);
-        let timestamp_ms = self.record_time_ms.unwrap_or_else(now_ms);
+        let timestamp_ms = self.record_time_ms.unwrap_or_else(|| self.now_ms());
         for write in writes {
             if self.guarantee == Guarantee::PerBatch {
                 self.undo.note(index, write.key);
             }
-            let record = RecordRef::new(write.key, write.value).at(timestamp_ms);
+            let kind = self.stores[index].kind;
+            let record = kind.record(write.key, write.value, timestamp_ms)?;
             let appended = self.session.append(index, record);
             appended.map_err(|error| self.status.fail(error))?;
         }
         Ok(())
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.env.wall_clock_ms()).unwrap_or(i64::MAX)
     }
 
     fn inputs_index(&self) -> usize {

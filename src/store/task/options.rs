@@ -8,6 +8,7 @@ use crate::changelog::{Changelog, Partition};
 use crate::error::{Error, Result};
 use crate::options::{KeyspaceOptions, Options, Wal};
 use crate::runtime::Runtime;
+use crate::store::codec::Kind;
 use crate::store::restore::{Progress, ProgressFn};
 use crate::sync::Arc;
 
@@ -22,19 +23,30 @@ const NAME_LEN_MAX: usize = 200;
 /// How one store of a task is set up.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    pub(super) name: String,
-    pub(super) partition: Option<Partition>,
-    pub(super) keyspace: KeyspaceOptions,
+    pub(in crate::store) name: String,
+    pub(in crate::store) partition: Option<Partition>,
+    pub(in crate::store) keyspace: KeyspaceOptions,
+    pub(in crate::store) kind: Kind,
 }
 
 impl StoreOptions {
-    /// A store of that name, with the default changelog partition: the task's partition of the
-    /// topic `<namespace>-<store>-changelog`.
+    /// A store of that name for a [`KeyValue`](crate::store::KeyValue), with the default changelog
+    /// partition: the task's partition of the topic `<namespace>-<store>-changelog`.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             partition: None,
             keyspace: KeyspaceOptions::new(),
+            kind: Kind::KeyValue,
+        }
+    }
+
+    /// As [`new`](Self::new), for a [`Timestamped`](crate::store::Timestamped): each value is kept
+    /// with the timestamp of its changelog record. A store stays what it was created as.
+    pub fn timestamped(name: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Timestamped,
+            ..Self::new(name)
         }
     }
 
@@ -62,16 +74,16 @@ impl From<&str> for StoreOptions {
 /// How a [`Task`](super::Task) is opened.
 #[derive(Clone)]
 pub struct TaskOptions {
-    pub(super) namespace: String,
-    pub(super) partition: u32,
-    pub(super) dir: PathBuf,
-    pub(super) changelog: Arc<dyn Changelog>,
-    pub(super) stores: Vec<StoreOptions>,
-    pub(super) runtime: Option<Runtime>,
-    pub(super) db: Options,
-    pub(super) restore_bytes_max: usize,
-    pub(super) rebuild: bool,
-    pub(super) progress: Option<Arc<ProgressFn>>,
+    pub(in crate::store) namespace: String,
+    pub(in crate::store) partition: u32,
+    pub(in crate::store) dir: PathBuf,
+    pub(in crate::store) changelog: Arc<dyn Changelog>,
+    pub(in crate::store) stores: Vec<StoreOptions>,
+    pub(in crate::store) runtime: Option<Runtime>,
+    pub(in crate::store) db: Options,
+    pub(in crate::store) restore_bytes_max: usize,
+    pub(in crate::store) rebuild: bool,
+    pub(in crate::store) progress: Option<Arc<ProgressFn>>,
 }
 
 impl TaskOptions {
@@ -124,8 +136,9 @@ impl TaskOptions {
         self
     }
 
-    /// Bytes of records that a restore collects before it writes them as a run of tables; at
-    /// most a quarter of the runtime's memory budget is used, and less while that is spent.
+    /// Bytes of records that a restore collects before it writes them as a run of tables. While
+    /// one run is written the next is collected, up to one a thread and one more; together they
+    /// take at most half of the runtime's memory budget, and less while that is spent.
     /// [`RESTORE_BYTES_MAX`](Self::RESTORE_BYTES_MAX) unless set.
     #[must_use]
     pub fn restore_bytes_max(mut self, bytes: usize) -> Self {
@@ -142,19 +155,20 @@ impl TaskOptions {
         self
     }
 
-    /// Is told how far the restore of each store has come, about once a mebibyte.
+    /// Is told how far the restore of each store has come, about once a mebibyte; of several
+    /// stores at the same time, from several threads.
     #[must_use]
     pub fn on_progress(mut self, progress: impl Fn(&Progress<'_>) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(progress));
         self
     }
 
-    pub(super) fn task_name(&self) -> String {
+    pub(in crate::store) fn task_name(&self) -> String {
         format!("{}-{}", self.namespace, self.partition)
     }
 
     /// Checks everything that can be checked without I/O, and adds the store that every task has.
-    pub(super) fn complete(mut self) -> Result<Self> {
+    pub(in crate::store) fn complete(mut self) -> Result<Self> {
         if self.namespace.is_empty() {
             return Err(Error::invalid("a task needs a namespace"));
         }
@@ -178,11 +192,16 @@ impl TaskOptions {
     }
 
     /// The partitions of all stores, in their order, of completed options.
-    pub(super) fn partitions(&self) -> Vec<Partition> {
-        self.stores
-            .iter()
-            .filter_map(|store| store.partition.clone())
+    pub(in crate::store) fn partitions(&self) -> Vec<Partition> {
+        (0..self.stores.len())
+            .map(|index| self.partition_of(index).clone())
             .collect()
+    }
+
+    /// The partition of a store of completed options.
+    pub(in crate::store) fn partition_of(&self, index: usize) -> &Partition {
+        let partition = self.stores[index].partition.as_ref();
+        partition.expect("completed options have partitions")
     }
 
     fn default_partition(&self, store: &str) -> Partition {

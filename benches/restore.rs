@@ -1,0 +1,135 @@
+//! A restore of a whole store: records a second until it serves, and bytes written for each byte
+//! of records until everything is merged.
+//!
+//! `SILTSTONE_RECORDS` sets the number of records (5 million), `SILTSTONE_SOURCE=file` reads them
+//! from a changelog in files instead of one in memory, `SILTSTONE_STORES` splits them over so many
+//! stores. `TMPDIR` chooses the disk.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use siltstone::changelog::{Changelog, File, FileOptions, Memory, Partition, RecordRef};
+use siltstone::env::OsEnv;
+use siltstone::store::{Task, TaskOptions};
+use siltstone::{Runtime, RuntimeOptions};
+
+const VALUE_LEN: usize = 100;
+const KEY_LEN: usize = 16;
+/// Records of one commit of the changelog.
+const COMMIT_LEN: u64 = 50_000;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// The mixing step of `SplitMix64`: numbers in an order that looks random, each once.
+fn mixed(number: u64) -> u64 {
+    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Half of it compresses well.
+fn value(number: u64) -> [u8; VALUE_LEN] {
+    let mut value = [0; VALUE_LEN];
+    for (index, chunk) in (0..).zip(value[..VALUE_LEN / 2].chunks_mut(8)) {
+        let bytes = mixed(number + index).to_le_bytes();
+        chunk.copy_from_slice(&bytes[..chunk.len()]);
+    }
+    value
+}
+
+fn store_name(index: u64) -> String {
+    format!("store-{index}")
+}
+
+/// Fills the partitions of all stores with records whose keys are 16 hexadecimal digits, all
+/// different.
+fn fill(changelog: &dyn Changelog, records: u64, stores: u64) {
+    let partitions: Vec<Partition> = (0..stores)
+        .map(|index| Partition::new(format!("bench-{}-changelog", store_name(index)), 0))
+        .collect();
+    let mut session = changelog.claim("bench-0", &partitions).expect("claim");
+    for number in 0..records {
+        let key = format!("{:016x}", mixed(number));
+        let value = value(number);
+        let record = RecordRef::new(key.as_bytes(), Some(&value));
+        let store = usize::try_from(number % stores).expect("few stores");
+        session.append(store, record).expect("append");
+        if number % COMMIT_LEN == COMMIT_LEN - 1 {
+            let commit = session.prepare().expect("prepare");
+            session.wait(commit).expect("commit");
+        }
+    }
+    let commit = session.prepare().expect("prepare");
+    session.wait(commit).expect("commit");
+    session.close().expect("close");
+}
+
+/// Restores into an empty directory, and tells how long it took.
+fn restore(changelog: &Arc<dyn Changelog>, dir: &Path, records: u64, stores: u64) -> Duration {
+    let runtime = Runtime::new(RuntimeOptions::new()).expect("runtime");
+    let mut options =
+        TaskOptions::new("bench", 0, dir.join("state"), Arc::clone(changelog)).runtime(&runtime);
+    for index in 0..stores {
+        options = options.store(store_name(index).as_str());
+    }
+    let start = Instant::now();
+    let task = Task::open(options).expect("open");
+    let took = start.elapsed();
+    assert_eq!(task.restored().records(), records);
+    let raw_bytes = records * (KEY_LEN + VALUE_LEN) as u64;
+    // The merge goes on behind.
+    let merging = Instant::now();
+    while task.stats().expect("stats").levels[0].runs >= 4 {
+        std::thread::yield_now();
+    }
+    let merged = task.stats().expect("stats");
+    let merge_bytes = merged.compaction_written_bytes;
+    eprintln!(
+        "{:.2} M records/s; {:.3} bytes written a byte, {:.3} of them by the merge in {:.2} s",
+        records as f64 / took.as_secs_f64() / 1e6,
+        (merged.restore_bytes + merge_bytes) as f64 / raw_bytes as f64,
+        merge_bytes as f64 / raw_bytes as f64,
+        merging.elapsed().as_secs_f64(),
+    );
+    black_box(task).close().expect("close");
+    took
+}
+
+fn restores(criterion: &mut Criterion) {
+    let records = variable("SILTSTONE_RECORDS").unwrap_or(5_000_000);
+    let stores = variable("SILTSTONE_STORES").unwrap_or(1);
+    let from_file = std::env::var("SILTSTONE_SOURCE").is_ok_and(|source| source == "file");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let changelog: Arc<dyn Changelog> = if from_file {
+        let path = dir.path().join("changelog");
+        Arc::new(File::open(path, FileOptions::new()).expect("changelog"))
+    } else {
+        Arc::new(Memory::new(Arc::new(OsEnv::new())))
+    };
+    fill(&*changelog, records, stores);
+    let mut group = criterion.benchmark_group("restore");
+    group.sampling_mode(SamplingMode::Flat);
+    group.sample_size(10);
+    group.warm_up_time(Duration::from_millis(1));
+    group.throughput(Throughput::Elements(records));
+    let source = if from_file { "file" } else { "memory" };
+    group.bench_function(format!("{source}/{stores}"), |bencher| {
+        bencher.iter_custom(|iterations| {
+            let mut took = Duration::ZERO;
+            for _ in 0..iterations {
+                let target = tempfile::tempdir().expect("a temporary directory");
+                took += restore(&changelog, target.path(), records, stores);
+            }
+            took
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, restores);
+criterion_main!(benches);

@@ -1,0 +1,375 @@
+//! Who does a restore: the caller, helped by threads of the runtime.
+//!
+//! A job is one partition to read into one keyspace. It is done in steps of two kinds: *reading*
+//! fills an arena with records, *writing* sorts a full one and makes a run of it. Of one job, at
+//! most one step of a kind is under way, and runs are written in the order in which they were
+//! read; beyond that any worker takes any step. So one partition is read while its last run is
+//! written, several partitions are restored at a time, and where there is only the caller, it does
+//! everything, in an order that is always the same.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use crate::changelog::{Fetched, Offset, Owner, Partition, Position, Reader, RecordRef};
+use crate::db::Keyspace;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{KEY_LEN_MAX, VALUE_LEN_MAX};
+use crate::planted::{Bug, planted};
+use crate::store::codec::Kind;
+use crate::store::positions::{Covered, Positions};
+use crate::sync::{Arc, Condvar, Mutex};
+
+use super::arena::Arena;
+use super::{Progress, ProgressFn, Reading};
+
+/// What the steps of one job need to know.
+pub(super) struct Target {
+    pub(super) store: String,
+    pub(super) partition: Partition,
+    pub(super) kind: Kind,
+    pub(super) keyspace: Keyspace,
+    /// See [`Job::is_store`](super::Job::is_store).
+    pub(super) is_store: bool,
+    /// What is covered where the job begins.
+    pub(super) begin: Covered,
+    /// Who restores.
+    pub(super) owner: Owner,
+    /// About where it will end.
+    pub(super) end: Offset,
+    /// When it began, by the monotonic clock.
+    pub(super) began: Duration,
+}
+
+/// How a job has ended.
+pub(super) struct End {
+    /// What ended the reading: the fetch that reached the end, or an error.
+    pub(super) outcome: Result<Fetched>,
+    pub(super) reading: Reading,
+    /// Where the reader stood.
+    pub(super) position: Offset,
+}
+
+/// What a job is read from.
+struct Source {
+    reader: Box<dyn Reader>,
+    reading: Reading,
+}
+
+/// A job and where it stands.
+struct Slot {
+    target: Arc<Target>,
+    /// Gone while a worker reads, and at the end.
+    source: Option<Source>,
+    /// Arenas to be written, with the offset behind each.
+    filled: VecDeque<(Arena, Offset)>,
+    is_writing: bool,
+    end: Option<End>,
+}
+
+/// What one worker does next.
+enum Step {
+    Read(usize, Arc<Target>, Source, Arena),
+    Write(usize, Arc<Target>, Arena, Offset),
+}
+
+struct State {
+    slots: Vec<Slot>,
+    arenas: Vec<Arena>,
+    /// Steps under way.
+    running: usize,
+    /// Set by the first failure that no other job outlives.
+    failure: Option<Error>,
+}
+
+/// The jobs of one restore and what they share.
+pub(super) struct Crew {
+    env: Arc<dyn Env>,
+    progress: Option<Arc<ProgressFn>>,
+    state: Mutex<State>,
+    /// Signalled when a step ends.
+    stepped: Condvar,
+    /// What the manifest has, or had with the last run. Held from the change for a run until that
+    /// is installed, so that no other run publishes it before.
+    positions: Mutex<Positions>,
+}
+
+impl Crew {
+    pub(super) fn new(
+        env: Arc<dyn Env>,
+        progress: Option<Arc<ProgressFn>>,
+        arenas: Vec<Arena>,
+        positions: Positions,
+    ) -> Self {
+        let state = State {
+            slots: Vec::new(),
+            arenas,
+            running: 0,
+            failure: None,
+        };
+        Self {
+            env,
+            progress,
+            state: Mutex::new(state),
+            stepped: Condvar::new(),
+            positions: Mutex::new(positions),
+        }
+    }
+
+    /// Adds a job, before any step is done.
+    pub(super) fn add(&self, target: Target, reader: Box<dyn Reader>) {
+        let start = target.begin.position.next;
+        let reading = Reading {
+            records: 0,
+            bytes: 0,
+            start,
+            end: start,
+            duration: Duration::ZERO,
+        };
+        let source = Source { reader, reading };
+        self.state.lock().slots.push(Slot {
+            target: Arc::new(target),
+            source: Some(source),
+            filled: VecDeque::new(),
+            is_writing: false,
+            end: None,
+        });
+    }
+
+    /// Does one step, waiting for one that can be done; false if there is none left.
+    pub(super) fn step(&self) -> bool {
+        let step = {
+            let mut state = self.state.lock();
+            loop {
+                if let Some(step) = state.next_step() {
+                    state.running += 1;
+                    break step;
+                }
+                if state.running == 0 {
+                    return false;
+                }
+                self.stepped.wait(&mut state);
+            }
+        };
+        let ending = Ending(self);
+        match step {
+            Step::Read(index, target, source, arena) => self.read(index, &target, source, arena),
+            Step::Write(index, target, arena, next) => self.write(index, &target, arena, next),
+        }
+        drop(ending);
+        true
+    }
+
+    /// The ends of all jobs in the order in which they were added, and the positions of now, once
+    /// there is no step left. A helper that comes late finds nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first failure that ended more than its own job.
+    pub(super) fn finish(&self) -> (Positions, Result<Vec<End>>) {
+        let positions = std::mem::take(&mut *self.positions.lock());
+        let mut state = self.state.lock();
+        state.arenas.clear();
+        let slots = std::mem::take(&mut state.slots);
+        if let Some(error) = state.failure.take() {
+            return (positions, Err(error));
+        }
+        let ended = |slot: Slot| slot.end.expect("every job has ended");
+        (positions, Ok(slots.into_iter().map(ended).collect()))
+    }
+
+    /// Fills an arena.
+    fn read(&self, index: usize, target: &Target, mut source: Source, mut arena: Arena) {
+        let outcome = loop {
+            match self.fetch(target, &mut source, &mut arena) {
+                Ok(Some(fetched)) if !fetched.at_end => {}
+                other => break other,
+            }
+            if self.state.lock().failure.is_some() {
+                break Ok(None);
+            }
+        };
+        let next = source.reader.position();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let slot = &mut state.slots[index];
+        if arena.is_empty() {
+            state.arenas.push(arena);
+        } else {
+            slot.filled.push_back((arena, next));
+        }
+        let outcome = match outcome {
+            Ok(None) => {
+                slot.source = Some(source);
+                return;
+            }
+            Ok(Some(fetched)) => Ok(fetched),
+            Err(error) => Err(error.context(format_args!("restore of {}", target.store))),
+        };
+        if let Err(error) = &outcome
+            && error.kind() != ErrorKind::Changelog
+        {
+            state.failure.get_or_insert_with(|| error.clone());
+        }
+        source.reading.duration = self.env.monotonic().saturating_sub(target.began);
+        slot.end = Some(End {
+            outcome,
+            reading: source.reading,
+            position: next,
+        });
+    }
+
+    /// One fetch; `None` if the arena is full.
+    fn fetch(
+        &self,
+        target: &Target,
+        source: &mut Source,
+        arena: &mut Arena,
+    ) -> Result<Option<Fetched>> {
+        let reading = &mut source.reading;
+        let mut is_full = false;
+        let result = source.reader.fetch(&mut |offset, record| {
+            check_record(&target.partition, target.kind, offset, &record)?;
+            if !arena.push(target.kind, &record) {
+                is_full = true;
+                // Ends the fetch in front of this record, which the next one delivers.
+                return Err(Error::new(ErrorKind::MemoryLimit, "the arena is full"));
+            }
+            reading.records += 1;
+            reading.bytes += (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
+            Ok(())
+        });
+        reading.end = source.reader.position();
+        if is_full {
+            return Ok(None);
+        }
+        let fetched = result?;
+        reading.end = fetched.next;
+        reading.duration = self.env.monotonic().saturating_sub(target.began);
+        self.tell(target, reading);
+        Ok(Some(fetched))
+    }
+
+    /// Makes a run of a full arena, together with the position behind it.
+    fn write(&self, index: usize, target: &Target, mut arena: Arena, next: Offset) {
+        let result = self.write_run(target, &mut arena, next);
+        arena.clear();
+        let mut state = self.state.lock();
+        state.arenas.push(arena);
+        let slot = &mut state.slots[index];
+        slot.is_writing = false;
+        let duration = self.env.monotonic().saturating_sub(slot.target.began);
+        if let Some(end) = &mut slot.end {
+            end.reading.duration = duration;
+        }
+        if let Err(error) = result {
+            state.failure.get_or_insert(error);
+        }
+    }
+
+    fn write_run(&self, target: &Target, arena: &mut Arena, next: Offset) -> Result<()> {
+        arena.sort();
+        let db = target.keyspace.db();
+        let run = db.write_restored_run(&target.keyspace, arena.newest())?;
+        let mut positions = self.positions.lock();
+        let mut changed = positions.clone();
+        if target.is_store {
+            let next = if planted(Bug::RestorePositionAhead) {
+                target.end
+            } else {
+                next
+            };
+            let position = Position {
+                next,
+                owner: target.owner,
+                ..target.begin.position.clone()
+            };
+            let covered = Covered {
+                position,
+                ..target.begin.clone()
+            };
+            changed.set(&target.store, covered);
+        }
+        db.install_restored_run(run, changed.encode())?;
+        *positions = changed;
+        Ok(())
+    }
+
+    fn tell(&self, target: &Target, reading: &Reading) {
+        if let Some(progress) = &self.progress {
+            progress(&Progress {
+                store: &target.store,
+                records: reading.records,
+                bytes: reading.bytes,
+                start: reading.start,
+                position: reading.end,
+                end: target.end.max(reading.end),
+                elapsed: reading.duration,
+            });
+        }
+    }
+}
+
+impl State {
+    /// Writing goes first, for it frees an arena.
+    fn next_step(&mut self) -> Option<Step> {
+        if self.failure.is_some() {
+            return None;
+        }
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if !slot.is_writing
+                && let Some((arena, next)) = slot.filled.pop_front()
+            {
+                slot.is_writing = true;
+                return Some(Step::Write(index, Arc::clone(&slot.target), arena, next));
+            }
+        }
+        let index = self.slots.iter().position(|slot| slot.source.is_some())?;
+        let arena = self.arenas.pop()?;
+        let slot = &mut self.slots[index];
+        let source = slot.source.take().expect("looked for one that has it");
+        Some(Step::Read(index, Arc::clone(&slot.target), source, arena))
+    }
+}
+
+/// Ends a step, by a panic too: nobody must wait for it for ever.
+struct Ending<'a>(&'a Crew);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.running -= 1;
+        if std::thread::panicking() {
+            let error = Error::new(ErrorKind::Poisoned, "a step of a restore panicked");
+            state.failure.get_or_insert(error);
+        }
+        drop(state);
+        self.0.stepped.notify_all();
+    }
+}
+
+impl fmt::Debug for Crew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crew").finish_non_exhaustive()
+    }
+}
+
+/// A store takes what its engine can hold; another program may have written more.
+pub(in crate::store) fn check_record(
+    partition: &Partition,
+    kind: Kind,
+    offset: Offset,
+    record: &RecordRef<'_>,
+) -> Result<()> {
+    let value_len = kind.stored_len(record).unwrap_or(0);
+    if (1..=KEY_LEN_MAX).contains(&record.key.len()) && value_len <= VALUE_LEN_MAX {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "the record at offset {offset} of {partition} has a key of {} bytes and a value of {value_len} as \
+         it is stored; a store takes keys of 1 to {KEY_LEN_MAX} and values of up to \
+         {VALUE_LEN_MAX}",
+        record.key.len()
+    )))
+}
