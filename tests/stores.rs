@@ -14,3 +14,7 @@ mod model;
 mod restore;
 #[path = "stores/rig.rs"]
 mod rig;
+#[path = "stores/standby.rs"]
+mod standby;
+#[path = "stores/timestamped.rs"]
+mod timestamped;

@@ -8,7 +8,8 @@ use siltstone::changelog::{
     RecordRef, Session,
 };
 use siltstone::env::sim::SimEnv;
-use siltstone::store::Task;
+use siltstone::store::serde::{U64, Utf8};
+use siltstone::store::{StoreOptions, Task};
 use siltstone::{Error, ErrorKind, Result};
 
 use crate::rig::{contents, counts, fails, of, options_on, partition_of, records};
@@ -231,4 +232,30 @@ fn an_abort_that_fails_is_repeated() {
     let elsewhere = rig.open("/b");
     assert_eq!(contents(&counts(&elsewhere)), of([("a", 1), ("b", 2)]));
     assert_eq!(elsewhere.input_position("in").unwrap(), Some(2));
+}
+
+#[test]
+fn an_abort_overwrites_timestamped_values_with_their_timestamps() {
+    let rig = Rig::new();
+    let open = |dir: &str| {
+        let seen = StoreOptions::timestamped("seen");
+        let log = Arc::new(rig.log.clone());
+        let task = Task::open(options_on(&rig.env, &dir.into(), log).store(seen)).unwrap();
+        let seen = task.timestamped("seen", Utf8, U64).unwrap();
+        (task, seen)
+    };
+    let (mut task, seen) = open("/a");
+    seen.put(&mut task, "a", &1, 11).unwrap();
+    task.commit().unwrap();
+    seen.put(&mut task, "a", &2, 22).unwrap();
+    seen.put(&mut task, "b", &2, 22).unwrap();
+    rig.fail_after(0);
+    fails(task.commit(), ErrorKind::Changelog);
+    task.abort().unwrap();
+    assert_eq!(seen.get("a").unwrap(), Some((1, 11)));
+    let sent = records(&rig.log, &partition_of("seen"));
+    assert_eq!(sent.last().unwrap(), &(b"b".to_vec(), None));
+    let (_task, elsewhere) = open("/b");
+    assert_eq!(elsewhere.get("a").unwrap(), Some((1, 11)));
+    assert_eq!(elsewhere.get("b").unwrap(), None);
 }

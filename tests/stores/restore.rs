@@ -205,6 +205,8 @@ fn a_restore_of_many_runs_serves_at_once_and_is_compacted_later() {
     assert_eq!(contents(&counts(&task)), wanted);
     while runtime.run_pending() {}
     assert!(runs(&task) < 4, "{} runs", runs(&task));
+    // All at once: no byte was written more than twice.
+    assert_eq!(task.stats().unwrap().compactions, 1);
     assert_eq!(contents(&counts(&task)), wanted);
 }
 
