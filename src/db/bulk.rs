@@ -23,25 +23,35 @@ impl Db {
             .set_restoring(keyspace.id_in(self.inner())?, true)
     }
 
+    /// Takes the place of a run among those of its keyspace: later ones are newer.
+    ///
+    /// Several keyspaces may be restored at the same time, and several runs of one be written;
+    /// nothing may be unreleased, and nobody else may write.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if there is something in memory; `Poisoned`, `Closed`, `NotFound`.
+    pub(crate) fn begin_restored_run(&self, keyspace: &Keyspace) -> Result<RestoredRun> {
+        self.inner()
+            .begin_restored_run(keyspace.id_in(self.inner())?)
+    }
+
     /// Writes `entries`, whose keys ascend strictly, as tables that are durable on return. They
     /// count once they are [installed](Self::install_restored_run).
-    ///
-    /// Several keyspaces may be restored at the same time, one run at a time each; nothing may be
-    /// unreleased, and nobody else may write.
     ///
     /// # Errors
     ///
     /// `Io`, `Poisoned`, `Closed`, `NotFound`. Nothing has changed then.
     pub(crate) fn write_restored_run<'a>(
         &self,
-        keyspace: &Keyspace,
+        run: &mut RestoredRun,
         entries: impl Iterator<Item = RestoreEntry<'a>>,
-    ) -> Result<RestoredRun> {
-        self.inner()
-            .write_restored_run(keyspace.id_in(self.inner())?, entries)
+    ) -> Result<()> {
+        self.inner().write_restored_run(run, entries)
     }
 
-    /// Adds a run that was written as the newest data of its keyspace, and records `position` in
+    /// Adds a run that was written as the newest data of its keyspace, so after all that were begun
+    /// before, and records `position` in
     /// the same edit. Durable and visible on return.
     ///
     /// # Errors
@@ -81,28 +91,36 @@ impl DbInner {
         Ok(())
     }
 
-    fn write_restored_run<'a>(
-        &self,
-        id: u32,
-        entries: impl Iterator<Item = RestoreEntry<'a>>,
-    ) -> Result<RestoredRun> {
+    fn begin_restored_run(&self, id: u32) -> Result<RestoredRun> {
         self.health.check_write()?;
         let view = self.view();
         let keyspace = super::read::view_of(&view, id)?;
-        let seqno = {
-            let mut state = self.commit.lock();
-            if state.last_seqno != state.released
-                || !state.groups.is_empty()
-                || !keyspace.active.is_empty()
-            {
-                return Err(Error::invalid(
-                    "a restore needs a store with nothing in memory",
-                ));
-            }
-            state.last_seqno.0 += 1;
-            state.released = state.last_seqno;
-            state.last_seqno
-        };
+        let mut state = self.commit.lock();
+        if state.last_seqno != state.released
+            || !state.groups.is_empty()
+            || !keyspace.active.is_empty()
+        {
+            return Err(Error::invalid(
+                "a restore needs a store with nothing in memory",
+            ));
+        }
+        state.last_seqno.0 += 1;
+        state.released = state.last_seqno;
+        Ok(RestoredRun {
+            keyspace: id,
+            seqno: state.last_seqno,
+            tables: Vec::new(),
+        })
+    }
+
+    fn write_restored_run<'a>(
+        &self,
+        run: &mut RestoredRun,
+        entries: impl Iterator<Item = RestoreEntry<'a>>,
+    ) -> Result<()> {
+        self.health.check_write()?;
+        let view = self.view();
+        let keyspace = super::read::view_of(&view, run.keyspace)?;
         let target = Target {
             store: &self.tables,
             layout: layout(&keyspace.options, 0),
@@ -114,14 +132,10 @@ impl DbInner {
         let mut entries = RestoreEntries {
             entries,
             current: None,
-            seqno,
+            seqno: run.seqno,
         };
-        let tables = write_tables(&mut entries, &target)?;
-        Ok(RestoredRun {
-            keyspace: id,
-            seqno,
-            tables,
-        })
+        run.tables = write_tables(&mut entries, &target)?;
+        Ok(())
     }
 
     fn install_restored_run(&self, run: RestoredRun, position: Vec<u8>) -> Result<()> {

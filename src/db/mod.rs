@@ -45,7 +45,7 @@ use crate::sync::{
 use crate::version::TableStore;
 use crate::wal;
 
-pub(crate) use bulk::RestoreEntry;
+pub(crate) use bulk::{RestoreEntry, RestoredRun};
 pub use keyspace::Keyspace;
 pub use range::{Entry, Range};
 pub use snapshot::Snapshot;

@@ -1,18 +1,18 @@
 //! Who does a restore: the caller, helped by threads of the runtime.
 //!
 //! A job is one partition to read into one keyspace. It is done in steps of two kinds: *reading*
-//! fills an arena with records, *writing* sorts a full one and makes a run of it. Of one job, at
-//! most one step of a kind is under way, and runs are written in the order in which they were
-//! read; beyond that any worker takes any step. So one partition is read while its last run is
-//! written, several partitions are restored at a time, and where there is only the caller, it does
+//! fills an arena with records, *writing* sorts a full one and makes a run of it. A partition is
+//! read by one worker at a time, and its runs are installed in the order in which they were read;
+//! beyond that any worker takes any step. So one partition is read while its last runs are written,
+//! several partitions are restored at a time, and where there is only the caller, it does
 //! everything, in an order that is always the same.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use crate::changelog::{Fetched, Offset, Owner, Partition, Position, Reader, RecordRef};
-use crate::db::Keyspace;
+use crate::db::{Keyspace, RestoredRun};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{KEY_LEN_MAX, VALUE_LEN_MAX};
@@ -62,16 +62,29 @@ struct Slot {
     target: Arc<Target>,
     /// Gone while a worker reads, and at the end.
     source: Option<Source>,
-    /// Arenas to be written, with the offset behind each.
-    filled: VecDeque<(Arena, Offset)>,
-    is_writing: bool,
+    /// Arenas to be written.
+    filled: VecDeque<Filled>,
+    /// How many were filled so far: each has its number.
+    filled_count: u64,
+    /// Runs that wait for those before them, by number.
+    written: BTreeMap<u64, (RestoredRun, Offset)>,
+    installed_count: u64,
     end: Option<End>,
+}
+
+/// An arena that was filled, and what becomes of it.
+struct Filled {
+    number: u64,
+    arena: Arena,
+    /// The offset behind its records.
+    next: Offset,
+    run: RestoredRun,
 }
 
 /// What one worker does next.
 enum Step {
     Read(usize, Arc<Target>, Source, Arena),
-    Write(usize, Arc<Target>, Arena, Offset),
+    Write(usize, Arc<Target>, Filled),
 }
 
 struct State {
@@ -132,7 +145,9 @@ impl Crew {
             target: Arc::new(target),
             source: Some(source),
             filled: VecDeque::new(),
-            is_writing: false,
+            filled_count: 0,
+            written: BTreeMap::new(),
+            installed_count: 0,
             end: None,
         });
     }
@@ -155,7 +170,7 @@ impl Crew {
         let ending = Ending(self);
         match step {
             Step::Read(index, target, source, arena) => self.read(index, &target, source, arena),
-            Step::Write(index, target, arena, next) => self.write(index, &target, arena, next),
+            Step::Write(index, target, filled) => self.write(index, &target, filled),
         }
         drop(ending);
         true
@@ -191,14 +206,31 @@ impl Crew {
             }
         };
         let next = source.reader.position();
+        // One worker reads at a time, so runs get their places in the order of their records.
+        let db = target.keyspace.db();
+        let run = (!arena.is_empty()).then(|| db.begin_restored_run(&target.keyspace));
+        let run = run.transpose();
         let mut state = self.state.lock();
         let state = &mut *state;
         let slot = &mut state.slots[index];
-        if arena.is_empty() {
-            state.arenas.push(arena);
-        } else {
-            slot.filled.push_back((arena, next));
-        }
+        let outcome = match run {
+            Err(error) => Err(error),
+            Ok(None) => {
+                state.arenas.push(arena);
+                outcome
+            }
+            Ok(Some(run)) => {
+                let number = slot.filled_count;
+                slot.filled_count += 1;
+                slot.filled.push_back(Filled {
+                    number,
+                    arena,
+                    next,
+                    run,
+                });
+                outcome
+            }
+        };
         let outcome = match outcome {
             Ok(None) => {
                 slot.source = Some(source);
@@ -252,13 +284,26 @@ impl Crew {
     }
 
     /// Makes a run of a full arena, together with the position behind it.
-    fn write(&self, index: usize, target: &Target, mut arena: Arena, next: Offset) {
-        let result = self.write_run(target, &mut arena, next);
+    fn write(&self, index: usize, target: &Target, filled: Filled) {
+        let Filled {
+            number,
+            mut arena,
+            next,
+            mut run,
+        } = filled;
+        arena.sort();
+        let db = target.keyspace.db();
+        let mut result = db.write_restored_run(&mut run, arena.newest());
         arena.clear();
         let mut state = self.state.lock();
         state.arenas.push(arena);
+        if result.is_ok() {
+            state.slots[index].written.insert(number, (run, next));
+            drop(state);
+            result = self.install(index, target);
+            state = self.state.lock();
+        }
         let slot = &mut state.slots[index];
-        slot.is_writing = false;
         let duration = self.env.monotonic().saturating_sub(slot.target.began);
         if let Some(end) = &mut slot.end {
             end.reading.duration = duration;
@@ -268,32 +313,19 @@ impl Crew {
         }
     }
 
-    fn write_run(&self, target: &Target, arena: &mut Arena, next: Offset) -> Result<()> {
-        arena.sort();
-        let db = target.keyspace.db();
-        let run = db.write_restored_run(&target.keyspace, arena.newest())?;
+    /// Installs what was written and does not wait for a run before it.
+    fn install(&self, index: usize, target: &Target) -> Result<()> {
         let mut positions = self.positions.lock();
-        let mut changed = positions.clone();
-        if target.is_store {
-            let next = if planted(Bug::RestorePositionAhead) {
-                target.end
-            } else {
-                next
+        loop {
+            let mut state = self.state.lock();
+            let slot = &mut state.slots[index];
+            let Some((run, next)) = slot.written.remove(&slot.installed_count) else {
+                return Ok(());
             };
-            let position = Position {
-                next,
-                owner: target.owner,
-                ..target.begin.position.clone()
-            };
-            let covered = Covered {
-                position,
-                ..target.begin.clone()
-            };
-            changed.set(&target.store, covered);
+            slot.installed_count += 1;
+            drop(state);
+            install_run(target, run, next, &mut positions)?;
         }
-        db.install_restored_run(run, changed.encode())?;
-        *positions = changed;
-        Ok(())
     }
 
     fn tell(&self, target: &Target, reading: &Reading) {
@@ -318,11 +350,8 @@ impl State {
             return None;
         }
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if !slot.is_writing
-                && let Some((arena, next)) = slot.filled.pop_front()
-            {
-                slot.is_writing = true;
-                return Some(Step::Write(index, Arc::clone(&slot.target), arena, next));
+            if let Some(filled) = slot.filled.pop_front() {
+                return Some(Step::Write(index, Arc::clone(&slot.target), filled));
             }
         }
         let index = self.slots.iter().position(|slot| slot.source.is_some())?;
@@ -353,6 +382,37 @@ impl fmt::Debug for Crew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Crew").finish_non_exhaustive()
     }
+}
+
+/// Installs a run together with the position behind it.
+fn install_run(
+    target: &Target,
+    run: RestoredRun,
+    next: Offset,
+    positions: &mut Positions,
+) -> Result<()> {
+    let mut changed = positions.clone();
+    if target.is_store {
+        let next = if planted(Bug::RestorePositionAhead) {
+            target.end
+        } else {
+            next
+        };
+        let position = Position {
+            next,
+            owner: target.owner,
+            ..target.begin.position.clone()
+        };
+        let covered = Covered {
+            position,
+            ..target.begin.clone()
+        };
+        changed.set(&target.store, covered);
+    }
+    let db = target.keyspace.db();
+    db.install_restored_run(run, changed.encode())?;
+    *positions = changed;
+    Ok(())
 }
 
 /// A store takes what its engine can hold; another program may have written more.
