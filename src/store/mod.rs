@@ -5,9 +5,10 @@
 //! [`Timestamped`] is a typed handle to one of its stores. A [`Serde`] turns keys and values into
 //! bytes. A [`Standby`] follows the changelog of a task that somebody else owns, to take it over.
 //!
-//! In reading order: [`serde`], `codec` (what a record is in a store), then `positions` (how far the local tables cover each changelog
-//! partition), `decide` (whether local state may be used), `restore` (from a changelog into
-//! tables), `task`, `key_value`, `timestamped` and `standby`. An arrow between them points back in this list only.
+//! In reading order: [`serde`], `codec` (what a record is in a store), then `positions` (how far
+//! the local tables cover each changelog partition), `decide` (whether local state may be used),
+//! `restore` (from a changelog into tables), `task`, `key_value`, `timestamped` and `standby`. An
+//! arrow between them points back in this list only.
 
 mod codec;
 mod decide;

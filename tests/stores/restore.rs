@@ -245,6 +245,55 @@ fn what_is_trimmed_or_dropped_while_it_is_read_is_read_again() {
     assert_eq!(contents(&counts(&task)).len(), 40_001);
 }
 
+/// The position of a restore that was cut short lies above the tombstone that it missed.
+#[test]
+fn a_restore_that_is_cut_short_does_not_hide_what_it_missed() {
+    let rig = Rig::new();
+    settled(&rig);
+    let mut task = Task::open(rig.options_elsewhere()).unwrap();
+    // The tombstone lies behind the first fetch and before the last.
+    for n in 0..60_000 {
+        let counts = counts(&task);
+        counts
+            .put(&mut task, &format!("filler-{n:060}"), &n)
+            .unwrap();
+        if n == 20_000 {
+            counts.delete(&mut task, "a").unwrap();
+        }
+        if task.commit_requested() {
+            task.commit().unwrap();
+        }
+    }
+    task.commit().unwrap();
+    drop(task);
+
+    let calls = Arc::new(AtomicU64::new(0));
+    let (log, env) = (rig.log.clone(), rig.env.clone());
+    let options = rig.options().restore_bytes_max(64 << 10);
+    let options = options.on_progress(move |progress| {
+        if progress.store != "counts" {
+            return;
+        }
+        match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                let now_ms = env.wall_clock_ms() + 10_000;
+                log.compact(&partition_of("counts"), 1000, now_ms);
+            }
+            3 => env.stop_at(env.io_count() + 5),
+            _ => {}
+        }
+    });
+    assert!(Task::open(options).is_err());
+    let env = rig.env.capture();
+    let env = env.crash(siltstone::env::sim::CrashPolicy::MaxLoss, 1);
+    let options = options_on(&env, &rig.dir, Arc::new(rig.log.clone())).store("counts");
+    let task = Task::open(options).unwrap();
+    let how = task.restored().store("counts").unwrap().how;
+    assert_eq!(how, How::Rebuilt(RebuildReason::TombstonesDropped));
+    assert_eq!(counts(&task).get("a").unwrap(), None);
+    assert_eq!(contents(&counts(&task)).len(), 60_001);
+}
+
 #[test]
 fn a_restore_that_is_slower_than_the_changelog_forgets_is_given_up() {
     let rig = Rig::with_log(|log| log.tombstone_retention_ms(1000));

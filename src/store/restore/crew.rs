@@ -55,7 +55,13 @@ pub(super) struct End {
 struct Source {
     reader: Box<dyn Reader>,
     reading: Reading,
+    /// What had been read when progress was told last.
+    told_bytes: u64,
 }
+
+/// Bytes of records after which progress is told in the midst of a fetch, which ends where an arena
+/// is full.
+const TELL_BYTES: u64 = 1 << 20;
 
 /// A job and where it stands.
 struct Slot {
@@ -140,7 +146,11 @@ impl Crew {
             end: start,
             duration: Duration::ZERO,
         };
-        let source = Source { reader, reading };
+        let source = Source {
+            reader,
+            reading,
+            told_bytes: 0,
+        };
         self.state.lock().slots.push(Slot {
             target: Arc::new(target),
             source: Some(source),
@@ -272,15 +282,14 @@ impl Crew {
             reading.bytes += (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
             Ok(())
         });
+        let fetched = if is_full { None } else { Some(result?) };
         reading.end = source.reader.position();
-        if is_full {
-            return Ok(None);
-        }
-        let fetched = result?;
-        reading.end = fetched.next;
         reading.duration = self.env.monotonic().saturating_sub(target.began);
-        self.tell(target, reading);
-        Ok(Some(fetched))
+        if !is_full || reading.bytes >= source.told_bytes + TELL_BYTES {
+            source.told_bytes = reading.bytes;
+            self.tell(target, reading);
+        }
+        Ok(fetched)
     }
 
     /// Makes a run of a full arena, together with the position behind it.
@@ -427,9 +436,9 @@ pub(in crate::store) fn check_record(
         return Ok(());
     }
     Err(Error::unsupported(format!(
-        "the record at offset {offset} of {partition} has a key of {} bytes and a value of {value_len} as \
-         it is stored; a store takes keys of 1 to {KEY_LEN_MAX} and values of up to \
-         {VALUE_LEN_MAX}",
+        "the record at offset {offset} of {partition} has a key of {} bytes and a value of \
+         {value_len} as it is stored; a store takes keys of 1 to {KEY_LEN_MAX} and values of up \
+         to {VALUE_LEN_MAX}",
         record.key.len()
     )))
 }
