@@ -100,13 +100,15 @@ fn restore(changelog: &Arc<dyn Changelog>, dir: &Path, records: u64, stores: u64
     }
     let merged = task.stats().expect("stats");
     let merge_bytes = merged.compaction_written_bytes;
+    let records_per_ms = u128::from(records) / took.as_millis().max(1);
+    let per_mille = |bytes: u64| bytes * 1000 / raw_bytes;
     eprintln!(
-        "{:.2} M records/s, {:.2} s of processors; {:.3} bytes written a byte, {:.3} of them by the merge in {:.2} s",
-        records as f64 / took.as_secs_f64() / 1e6,
-        ticks as f64 / 100.0,
-        (merged.restore_bytes + merge_bytes) as f64 / raw_bytes as f64,
-        merge_bytes as f64 / raw_bytes as f64,
-        merging.elapsed().as_secs_f64(),
+        "{records_per_ms} K records/s, {} ms of processors; {} bytes written for 1000 of records, \
+         {} of them by the merge in {} ms",
+        ticks * 10,
+        per_mille(merged.restore_bytes + merge_bytes),
+        per_mille(merge_bytes),
+        merging.elapsed().as_millis(),
     );
     black_box(task).close().expect("close");
     took
