@@ -148,7 +148,7 @@ impl Local {
             kind: store.kind,
             partition: self.options.partition_of(index),
             covered,
-            has_entries: covered.is_none() && has_entries(&store.keyspace)?,
+            has_entries: has_entries(&store.keyspace)?,
             bounds,
             now_ms: self.env.wall_clock_ms(),
             rebuild: self.options.rebuild,
