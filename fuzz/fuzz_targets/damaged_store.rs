@@ -1,3 +1,7 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| siltstone::fuzzing::damaged_store(data));
+libfuzzer_sys::fuzz_target!(
+    // A wrong option is told before any input is tried.
+    init: siltstone::fuzzing::check_options(),
+    |data: &[u8]| siltstone::fuzzing::damaged_store(data)
+);

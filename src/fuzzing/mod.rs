@@ -6,17 +6,18 @@
 //!
 //! In reading order: `input` turns bytes into choices, `formats` feeds the decoders,
 //! `tables` blocks and tables, `changelogs` a changelog's files,
-//! `stores` a whole store.
+//! `setup` (a store's options), `stores` a whole store.
 
 mod changelogs;
 mod formats;
 mod input;
+mod setup;
 mod stores;
 mod tables;
 
 pub use changelogs::changelog_segment;
 pub use formats::{batch, coding, journal, manifest};
-pub use stores::{damaged_store, operations};
+pub use stores::{check_options, damaged_store, operations};
 pub use tables::{block, table};
 
 /// A target's name, its body, and what makes its first inputs.

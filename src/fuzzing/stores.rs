@@ -10,13 +10,12 @@ use crate::db::{Db, Entry, Keyspace, Snapshot};
 use crate::env::Env;
 use crate::env::sim::{CrashPolicy, SimEnv, SimImage};
 use crate::error::{Error, Result};
-use crate::options::{
-    Compression, Durability, IfMissing, KeyspaceOptions, Options, ReadMode, RuntimeOptions, Wal,
-};
+use crate::options::{Durability, IfMissing, Wal};
 use crate::runtime::Runtime;
 use crate::sync::Arc;
 
 use super::input::{Damage, Input};
+use super::setup::Setup;
 
 const DIR: &str = "/data/store";
 const NAMES: [&str; 2] = ["first", "second"];
@@ -24,26 +23,6 @@ const NAMES: [&str; 2] = ["first", "second"];
 /// What both keyspaces hold.
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 type State = [Map; NAMES.len()];
-
-/// How a store is set up: few bytes of everything, so that short runs reach all parts.
-#[derive(Debug, Clone, Copy)]
-struct Setup {
-    wal: Wal,
-    read_mode: ReadMode,
-    block_bytes: usize,
-    compression: Compression,
-}
-
-impl Setup {
-    fn draw(input: &mut Input<'_>) -> Self {
-        Self {
-            wal: [Wal::On, Wal::Off][input.index(2)],
-            read_mode: [ReadMode::Mapped, ReadMode::Positional][input.index(2)],
-            block_bytes: 64 << input.index(5),
-            compression: [Compression::Lz4, Compression::None][input.index(2)],
-        }
-    }
-}
 
 /// An open store and what it runs on. Without threads: the same bytes make the same run.
 struct Open {
@@ -56,26 +35,10 @@ struct Open {
 impl Open {
     fn new(env: &SimEnv, setup: Setup, if_missing: IfMissing) -> Result<Self> {
         let shared: Arc<dyn Env> = Arc::new(env.clone());
-        let runtime = RuntimeOptions::new()
-            .env(Arc::clone(&shared))
-            .threads(0)
-            .memory_bytes_max(8 << 20)
-            .cache_bytes(1 << 20);
-        let runtime = Runtime::new(runtime)?;
-        let options = Options::new()
-            .env(shared)
-            .wal(setup.wal)
-            .if_missing(if_missing)
-            .read_mode(setup.read_mode)
-            .memtable_bytes_max(8 << 10)
-            .wal_bytes_max(64 << 10);
+        let runtime = Runtime::new(setup.runtime().env(Arc::clone(&shared)))?;
+        let options = setup.db().env(shared).if_missing(if_missing);
         let db = Db::open_with(DIR, options, &runtime)?;
-        let options = KeyspaceOptions::new()
-            .block_bytes(setup.block_bytes)
-            .table_bytes(2 << 10)
-            .level_ratio(2)
-            .level0_runs_max(2)
-            .compression(setup.compression);
+        let options = setup.keyspace();
         let opened: Result<_> = NAMES
             .iter()
             .map(|name| db.keyspace(name, options.clone()))
@@ -106,6 +69,18 @@ fn pair(entry: &Entry) -> (Vec<u8>, Vec<u8>) {
 
 fn collect(range: impl Iterator<Item = Result<Entry>>) -> Result<Map> {
     range.map(|entry| entry.map(|entry| pair(&entry))).collect()
+}
+
+/// Checks the options that the environment names, by opening a store with them.
+///
+/// # Panics
+///
+/// If there are no such options, or no store can have them; with a text that tells which.
+pub fn check_options() {
+    let setup = Setup::draw(&mut Input::new(&[]));
+    if let Err(error) = Open::new(&SimEnv::new(1), setup, IfMissing::Create) {
+        panic!("no store opens with {setup:?}: {error}");
+    }
 }
 
 /// A store that one thing was done to: a bit flipped, a file cut, gone, or another's. It does not
