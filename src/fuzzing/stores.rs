@@ -87,10 +87,8 @@ pub fn check_options() {
 /// open, or answers as before, or answers with an error; never anything else.
 pub fn damaged_store(data: &[u8]) {
     let mut input = Input::new(data);
-    let setup = Setup {
-        wal: Wal::On,
-        ..Setup::draw(&mut input)
-    };
+    let mut setup = Setup::draw(&mut input);
+    setup.wal = Wal::On;
     let is_closed = input.u8().is_multiple_of(2);
     let (image, states) = make_store(setup, is_closed).expect("nothing fails");
     let env = image.crash(CrashPolicy::Kill, 1);
