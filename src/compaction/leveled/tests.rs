@@ -278,13 +278,18 @@ fn a_full_compaction_takes_everything_once() {
 #[test]
 fn restored_runs_go_straight_to_the_last_level() {
     let options = KeyspaceOptions::new();
-    let many = vec!["a-b"; 70].join(" / ");
+    let many = vec!["a-b"; 260].join(" / ");
     let version = parse(&format!("L0: {many}"));
     let plan = pick(&version, &Busy::default(), &options, 100).unwrap();
-    assert_eq!((plan.inputs.len(), plan.output_level), (64, 6));
+    assert_eq!((plan.inputs.len(), plan.output_level), (256, 6));
     // Numbers ascend with age here: the oldest run is the last.
-    assert_eq!(plan.inputs[0].tables[0].meta.number, 7);
-    assert_eq!(plan.inputs[63].tables[0].meta.number, 70);
+    assert_eq!(plan.inputs[0].tables[0].meta.number, 5);
+    assert_eq!(plan.inputs[255].tables[0].meta.number, 260);
+    // Fewer at a time where there is something below, which each such merge writes again.
+    let version = parse(&format!("L0: {many}\nL6: x-y"));
+    let plan = pick(&version, &Busy::default(), &options, 100).unwrap();
+    assert_eq!(plan.inputs.len(), 64);
+    assert_eq!(plan.inputs[63].tables[0].meta.number, 260);
 }
 
 #[test]
