@@ -118,7 +118,9 @@ pub trait Env: Send + Sync + fmt::Debug {
     /// Milliseconds since 1970, by a clock that may jump.
     fn wall_clock_ms(&self) -> u64;
 
-    /// Time since some fixed moment, by a clock that never goes back.
+    /// Time since some fixed moment, by a clock that never goes back. It goes on while the machine
+    /// is suspended, where the system has such a clock (Linux has): what others may do meanwhile,
+    /// a deadline must count.
     fn monotonic(&self) -> Duration;
 
     /// Sixty-four random bits.

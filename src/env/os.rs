@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -29,14 +29,14 @@ use crate::sync::{Arc, thread};
 #[derive(Debug, Clone)]
 pub struct OsEnv {
     /// The moment that [`Env::monotonic`] counts from.
-    origin: Instant,
+    origin: Duration,
 }
 
 impl OsEnv {
     /// An environment whose monotonic clock starts now.
     pub fn new() -> Self {
         Self {
-            origin: Instant::now(),
+            origin: since_boot(),
         }
     }
 }
@@ -138,7 +138,7 @@ impl Env for OsEnv {
     }
 
     fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
+        since_boot().saturating_sub(self.origin)
     }
 
     fn random_u64(&self) -> u64 {
@@ -154,6 +154,24 @@ impl Env for OsEnv {
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> Result<Box<dyn JoinHandle>> {
         spawn_thread(name, body)
     }
+}
+
+/// Time since the machine's start, that which it spent suspended included: the clock of `Instant`
+/// stands still meanwhile on Linux, while brokers and other machines go on.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn since_boot() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::Boottime);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
+}
+
+/// Time since the first call. What `Instant` counts where there is no other clock at hand.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn since_boot() -> Duration {
+    use std::time::Instant;
+    static FIRST: crate::sync::OnceLock<Instant> = crate::sync::OnceLock::new();
+    FIRST.get_or_init(Instant::now).elapsed()
 }
 
 /// Starts a thread of the operating system.
