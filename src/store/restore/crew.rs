@@ -186,6 +186,11 @@ impl Crew {
         true
     }
 
+    /// Ends all jobs that have not ended: not all could be added.
+    pub(super) fn fail(&self, error: Error) {
+        self.state.lock().failure.get_or_insert(error);
+    }
+
     /// The ends of all jobs in the order in which they were added, and the positions of now, once
     /// there is no step left. A helper that comes late finds nothing.
     ///

@@ -268,8 +268,9 @@ impl Restorer<'_> {
             arenas?,
             positions,
         ));
-        let added = jobs.iter().try_for_each(|job| self.add(&crew, job));
-        if added.is_ok() {
+        if let Err(error) = jobs.iter().try_for_each(|job| self.add(&crew, job)) {
+            crew.fail(error);
+        } else {
             let helper = Arc::clone(&crew);
             let step: Arc<HelpFn> = Arc::new(move || helper.step());
             self.runtime.help(helpers, &step);
@@ -277,7 +278,6 @@ impl Restorer<'_> {
         }
         let (positions, ends) = crew.finish();
         *self.positions = positions;
-        added?;
         let mut outcomes = Vec::new();
         for (job, end) in jobs.iter().zip(ends?) {
             outcomes.push(self.complete(job, end)?);
