@@ -1,0 +1,385 @@
+//! What is known of the cluster: brokers, topics, leaders, coordinators; and connections to them.
+//!
+//! - `view`: what is known, and how an answer changes it.
+
+mod view;
+
+use std::fmt;
+use std::time::Duration;
+
+use super::connection::{Address, Backoff, Connection, Deadline, Settings};
+use super::protocol::ErrorCode;
+use super::protocol::messages::{
+    CoordinatorType, FindCoordinatorRequest, MetadataRequest, MetadataResponse,
+};
+use crate::changelog::Partition;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Arc, Mutex};
+
+use view::{Answer, Lead, View};
+
+/// The view of one cluster, shared by all who talk to it. Cheap to clone; its clones share what is
+/// known and the shutdown.
+///
+/// All calls block until they have an answer or `deadline` is over; then they fail with the last
+/// error (`Changelog`). Errors that waiting does not mend come at once: `InvalidArgument` (the
+/// login is refused), `Unsupported`, `Diverged` (brokers of two clusters). `Closed` after a
+/// shutdown.
+#[derive(Debug, Clone)]
+pub(crate) struct Cluster {
+    view: Arc<Mutex<View>>,
+    scope: Arc<Scope>,
+}
+
+/// What those share who are shut down together. `asking` is taken before the view, never after.
+#[derive(Debug)]
+struct Scope {
+    settings: Settings,
+    /// The connection for questions to any broker, held by who asks.
+    asking: Mutex<Option<Connection>>,
+}
+
+/// A topic as the metadata have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Topic {
+    /// Identity of the topic, new whenever it is created; zero where brokers are too old to tell.
+    pub(crate) id: [u8; 16],
+    /// How many partitions it has.
+    pub(crate) partitions: u32,
+}
+
+/// The leader of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leader {
+    /// The broker's number.
+    pub(crate) node: i32,
+    /// The epoch of its leadership, for requests to fence stale views; -1 if unknown.
+    pub(crate) epoch: i32,
+    /// See [`Topic::id`].
+    pub(crate) topic_id: [u8; 16],
+}
+
+impl Cluster {
+    /// A view that knows nothing yet; does no I/O.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            view: Arc::default(),
+            scope: Arc::new(Scope {
+                settings,
+                asking: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// The same view with a shutdown of its own.
+    #[must_use]
+    pub(crate) fn scoped(&self) -> Self {
+        Self {
+            view: Arc::clone(&self.view),
+            scope: Arc::new(Scope {
+                settings: self.scope.settings.scoped(),
+                asking: Mutex::new(None),
+            }),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.scope.settings
+    }
+
+    /// The cluster's id; empty where brokers are too old to have one.
+    pub(crate) fn id(&self, deadline: Deadline) -> Result<String> {
+        self.retry("ask for the cluster id", deadline, || {
+            let known = self.view.lock().cluster_id.clone();
+            if known.is_some() {
+                return Ok(known);
+            }
+            self.ask(None, deadline, |_| Ok(()))?;
+            Ok(self.view.lock().cluster_id.clone())
+        })
+    }
+
+    /// Asks the brokers for a topic. `None`: they say that it does not exist (and a moment after
+    /// its creation some still say so).
+    pub(crate) fn topic(&self, topic: &str, deadline: Deadline) -> Result<Option<Topic>> {
+        let what = format_args!("ask for topic {topic}").to_string();
+        self.retry(&what, deadline, || {
+            match self.ask(Some(topic), deadline, |answer| {
+                view::answer_for(answer, topic)
+            })? {
+                Answer::Is(topic) => Ok(Some(Some(topic))),
+                Answer::Missing => Ok(Some(None)),
+                Answer::Undecided(error) => Err(error),
+            }
+        })
+    }
+
+    /// The leader of a partition, from what is known if nothing speaks against it; waits while
+    /// there is none. `NotFound` when the topic or the partition is still missing at the deadline.
+    pub(crate) fn leader(&self, partition: &Partition, deadline: Deadline) -> Result<Leader> {
+        let what = format!("find the leader of {partition}");
+        self.retry(&what, deadline, || {
+            let env = self.settings().env();
+            let age_max = self.settings().options().metadata_age_max;
+            let oldest = env.monotonic().saturating_sub(age_max);
+            let asked_before = {
+                let view = self.view.lock();
+                if let Lead::Known(leader) = view.leader(partition, oldest) {
+                    return Ok(Some(leader));
+                }
+                view.asked(&partition.topic)
+            };
+            self.refresh(&partition.topic, asked_before, deadline)?;
+            match self.view.lock().leader(partition, Duration::ZERO) {
+                Lead::Known(leader) | Lead::Doubtful(Some(leader)) => Ok(Some(leader)),
+                Lead::Doubtful(None) => Ok(None),
+                Lead::NoPartition | Lead::NoTopic => Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("partition {partition} does not exist"),
+                )),
+            }
+        })
+    }
+
+    /// Tells that `leader` answered that it leads no more, or cannot be reached: the next
+    /// [`leader`](Self::leader) of this partition asks the brokers, unless somebody did meanwhile.
+    /// It may answer the same leader again, so pause between attempts.
+    pub(crate) fn leader_failed(&self, partition: &Partition, leader: Leader) {
+        self.view.lock().doubt(partition, leader);
+    }
+
+    /// Opens a connection to a broker by its number; one attempt, after the reconnect back-off.
+    /// A failure makes the next metadata question due.
+    pub(crate) fn connect(&self, node: i32, deadline: Deadline) -> Result<Connection> {
+        let address = self.retry("find a broker", deadline, || {
+            let known = self.address(node);
+            if known.is_some() {
+                return Ok(known);
+            }
+            self.ask(None, deadline, |_| Ok(()))?;
+            self.address(node).map(Some).ok_or_else(|| {
+                let what = format!("the cluster has no broker {node}");
+                Error::new(ErrorKind::Changelog, what)
+            })
+        })?;
+        let settings = self.settings();
+        let retry_at = self.view.lock().unreachable.get(&node).map(|(_, at)| *at);
+        if let Some(retry_at) = retry_at {
+            settings.pause(retry_at.remaining(settings.env()), deadline)?;
+        }
+        let opened = Connection::open(settings, &address, deadline);
+        let mut view = self.view.lock();
+        if opened.is_ok() {
+            view.unreachable.remove(&node);
+        } else {
+            let fresh = (Backoff::reconnects(), Deadline::NEVER);
+            let (backoff, retry_at) = view.unreachable.entry(node).or_insert(fresh);
+            *retry_at = settings.deadline(backoff.next(settings.env().random_u64()));
+            view.doubt_node(node);
+        }
+        opened
+    }
+
+    /// Opens a connection to any broker, trying known ones and then the bootstrap servers, in an
+    /// order of chance so that clients spread.
+    pub(crate) fn connect_any(&self, deadline: Deadline) -> Result<Connection> {
+        let settings = self.settings();
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
+        self.retry_after("connect", deadline, &mut backoff, || {
+            let known: Vec<Address> = self.view.lock().brokers.values().cloned().collect();
+            let mut failure = None;
+            for group in [known.as_slice(), settings.bootstrap()] {
+                let first = settings.env().random_u64() % (group.len().max(1) as u64);
+                let first = usize::try_from(first).unwrap_or(0);
+                for address in group[first..].iter().chain(&group[..first]) {
+                    match Connection::open(settings, address, deadline) {
+                        Err(error) if is_passing(&error) => failure = Some(error),
+                        other => return other.map(Some),
+                    }
+                }
+            }
+            failure.map_or(Ok(None), Err)
+        })
+    }
+
+    /// Opens a connection to the transaction coordinator of `transactional_id`, asking anew who it
+    /// is; retries while it is moving or loading.
+    pub(crate) fn connect_coordinator(
+        &self,
+        transactional_id: &str,
+        deadline: Deadline,
+    ) -> Result<Connection> {
+        let what = format!("find the coordinator of {transactional_id}");
+        self.retry(&what, deadline, || {
+            let address = self.coordinator(transactional_id, deadline)?;
+            Connection::open(self.settings(), &address, deadline).map(Some)
+        })
+    }
+
+    fn coordinator(&self, transactional_id: &str, deadline: Deadline) -> Result<Address> {
+        let request = FindCoordinatorRequest {
+            key: transactional_id,
+            key_type: CoordinatorType::Transaction,
+        };
+        self.with_any(deadline, |connection| {
+            let response = connection.call(&request)?;
+            let code = response.error_code;
+            if code.is_ok() {
+                let port = u16::try_from(response.port)
+                    .map_err(|_| Error::corruption(format!("port {}", response.port)))?;
+                let host = response.host.to_owned();
+                return Ok(Ok(Address { host, port }));
+            }
+            let error = Error::new(ErrorKind::Changelog, format!("FindCoordinator: {code}"));
+            Ok(Err(match code {
+                ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+                | ErrorCode::CLUSTER_AUTHORIZATION_FAILED
+                | ErrorCode::INVALID_REQUEST => error.into_kind(ErrorKind::InvalidArgument),
+                _ => error,
+            }))
+        })?
+    }
+
+    /// Opens a connection to the broker that creates topics.
+    pub(crate) fn connect_controller(&self, deadline: Deadline) -> Result<Connection> {
+        self.retry("connect to the controller", deadline, || {
+            self.ask(None, deadline, |_| Ok(()))?;
+            let controller = self.view.lock().controller;
+            match controller {
+                Some(node) => self.connect(node, deadline).map(Some),
+                None => Err(Error::new(
+                    ErrorKind::Changelog,
+                    "the cluster has no controller",
+                )),
+            }
+        })
+    }
+
+    /// The address of a broker.
+    pub(crate) fn address(&self, node: i32) -> Option<Address> {
+        self.view.lock().brokers.get(&node).cloned()
+    }
+
+    /// Asks for a topic unless somebody else did since `asked_before`.
+    fn refresh(
+        &self,
+        topic: &str,
+        asked_before: Option<Duration>,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let answer = self.ask_unless(
+            |view| view.asked(topic) != asked_before,
+            Some(topic),
+            deadline,
+            |answer| view::answer_for(answer, topic),
+        )?;
+        match answer {
+            None | Some(Answer::Is(_) | Answer::Missing) => Ok(()),
+            Some(Answer::Undecided(error)) => Err(error),
+        }
+    }
+
+    /// Asks any broker for the brokers, for `topic` and for what is in doubt; takes the answer
+    /// into the view and hands it to `read`.
+    fn ask<T>(
+        &self,
+        topic: Option<&str>,
+        deadline: Deadline,
+        read: impl FnOnce(&MetadataResponse<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let asked = self.ask_unless(|_| false, topic, deadline, read)?;
+        asked.ok_or_else(|| Error::new(ErrorKind::Changelog, "nobody was asked"))
+    }
+
+    fn ask_unless<T>(
+        &self,
+        is_answered: impl FnOnce(&View) -> bool,
+        topic: Option<&str>,
+        deadline: Deadline,
+        read: impl FnOnce(&MetadataResponse<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.with_any(deadline, |connection| {
+            let names: Vec<String> = {
+                let view = self.view.lock();
+                if is_answered(&view) {
+                    return Ok(Ok(None));
+                }
+                view.to_ask(topic).into_iter().map(str::to_owned).collect()
+            };
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let asked = self.settings().env().monotonic();
+            let request = MetadataRequest {
+                topics: Some(&names),
+            };
+            let response = connection.call(&request)?;
+            self.view.lock().merge(asked, &response)?;
+            Ok(read(&response).map(Some))
+        })?
+    }
+
+    /// Runs `act` on the connection for questions. After an outer error it is not used again.
+    fn with_any<T>(
+        &self,
+        deadline: Deadline,
+        act: impl FnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        let mut asking = self.scope.asking.lock();
+        self.settings().shutdown().check()?;
+        let mut connection = match asking.take() {
+            Some(connection) => connection,
+            None => self.connect_any(deadline)?,
+        };
+        connection.set_limit(deadline);
+        let done = act(&mut connection)?;
+        *asking = Some(connection);
+        Ok(done)
+    }
+
+    fn retry<T>(
+        &self,
+        what: &str,
+        deadline: Deadline,
+        attempt: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        self.retry_after(what, deadline, &mut Backoff::requests(), attempt)
+    }
+
+    /// Repeats `attempt` while it has no answer or fails for a reason that may pass.
+    fn retry_after<T>(
+        &self,
+        what: &str,
+        deadline: Deadline,
+        backoff: &mut Backoff,
+        mut attempt: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let settings = self.settings();
+        loop {
+            let failure = match attempt() {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => Error::new(ErrorKind::Changelog, "no answer yet"),
+                Err(error) if is_passing(&error) => error,
+                Err(error) => return Err(error.context(what)),
+            };
+            if deadline.is_over(settings.env()) {
+                return Err(given_up(what, &failure));
+            }
+            settings.pause(backoff.next(settings.env().random_u64()), deadline)?;
+        }
+    }
+}
+
+/// Whether the same attempt may succeed later.
+fn is_passing(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Io | ErrorKind::Changelog | ErrorKind::Corruption | ErrorKind::NotFound
+    )
+}
+
+fn given_up(what: impl fmt::Display, failure: &Error) -> Error {
+    let failure = failure.context(format_args!("{what}, given up"));
+    match failure.kind() {
+        ErrorKind::NotFound => failure,
+        _ => failure.into_kind(ErrorKind::Changelog),
+    }
+}
