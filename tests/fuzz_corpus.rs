@@ -170,6 +170,16 @@ fn journal() {
 }
 
 #[test]
+fn kafka_batch() {
+    run("kafka_batch", 3000);
+}
+
+#[test]
+fn kafka_frame() {
+    run("kafka_frame", 5000);
+}
+
+#[test]
 fn manifest() {
     run("manifest", 3000);
 }

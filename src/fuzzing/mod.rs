@@ -6,17 +6,21 @@
 //!
 //! In reading order: `input` turns bytes into choices, `formats` feeds the decoders,
 //! `tables` blocks and tables, `changelogs` a changelog's files,
-//! `setup` (a store's options), `stores` a whole store.
+//! `kafka` what brokers send, `setup` (a store's options), `stores` a whole store.
 
 mod changelogs;
 mod formats;
 mod input;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod setup;
 mod stores;
 mod tables;
 
 pub use changelogs::changelog_segment;
 pub use formats::{batch, coding, journal, manifest};
+#[cfg(feature = "kafka")]
+pub use kafka::{kafka_batch, kafka_frame};
 pub use stores::{check_options, damaged_store, operations};
 pub use tables::{block, table};
 
@@ -62,6 +66,18 @@ pub const TARGETS: &[Target] = &[
         name: "journal",
         run: journal,
         seeds: formats::journal_seeds,
+    },
+    #[cfg(feature = "kafka")]
+    Target {
+        name: "kafka_batch",
+        run: kafka_batch,
+        seeds: kafka::batch_seeds,
+    },
+    #[cfg(feature = "kafka")]
+    Target {
+        name: "kafka_frame",
+        run: kafka_frame,
+        seeds: kafka::frame_seeds,
     },
     Target {
         name: "manifest",
