@@ -1,4 +1,5 @@
-//! The contract of changelogs, held against every implementation that needs no server.
+//! The contract of changelogs, held against every implementation: files, memory, and Kafka over a
+//! broker in process.
 
 #![expect(
     clippy::unwrap_used,
@@ -6,10 +7,17 @@
     reason = "a test fails by panicking, and says what it did"
 )]
 
+#[cfg(feature = "kafka")]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "kafka/broker.rs"]
+mod broker;
 #[path = "changelog/contract/mod.rs"]
 mod contract;
 #[path = "changelog/file_faults.rs"]
 mod file_faults;
+#[cfg(feature = "kafka")]
+#[path = "changelog/kafka_rig.rs"]
+mod kafka_rig;
 #[path = "changelog/rigs.rs"]
 mod rigs;
 
@@ -49,4 +57,10 @@ fn late_answers_keep_the_contract_in_memory() {
 fn late_answers_keep_the_contract_in_a_file() {
     contract::run(&|| Wrapped::new(FileOnSim::new(), LATE));
     contract::run_faults(&|| Wrapped::new(FileOnSim::new(), LATE));
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn kafka_keeps_the_contract() {
+    contract::run(&kafka_rig::OnKafka::new);
 }

@@ -20,6 +20,12 @@ pub(crate) trait Rig {
     /// Compacts the log of a partition of `task`, which nobody writes, at `later_ms` from now.
     fn compact(&self, task: &str, partition: &Partition, later_ms: u64);
 
+    /// Whether nothing happens behind the caller's back, the log is compacted on demand, and it
+    /// knows to which task a partition belongs.
+    fn is_local(&self) -> bool {
+        true
+    }
+
     /// Trims a partition, where the log can do that.
     fn trim(&self, _partition: &Partition, _before: Offset) -> bool {
         false
@@ -204,6 +210,10 @@ impl<R: Rig> Wrapped<R> {
 }
 
 impl<R: Rig> Rig for Wrapped<R> {
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
     fn open(&self) -> Box<dyn Changelog> {
         Box::new(self.faulty.clone())
     }

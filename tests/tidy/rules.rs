@@ -18,6 +18,7 @@ pub(crate) const HOMES: &[(&str, &[&str])] = &[
     ("thread::Builder", &["src/env/os.rs", "src/env/sim/"]),
     ("thread::sleep", &["src/env/os.rs", "src/env/sim/"]),
     ("std::sync", &["src/sync/mod.rs", "src/sync/model.rs"]),
+    ("std::net", &["src/kafka/connection/"]),
     ("parking_lot", &["src/sync/mod.rs"]),
     (
         "unsafe",

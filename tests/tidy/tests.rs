@@ -116,11 +116,11 @@ fn names_stay_at_home() {
         let expected = format!("src/db/a.rs:2: `{name}` belongs to {}", homes.join(", "));
         breaks("src/db/a.rs", &text, &[&expected]);
         let home = if homes[0].ends_with('/') {
-            "src/memtable/a.rs"
+            format!("{}a.rs", homes[0])
         } else {
-            homes[0]
+            homes[0].to_owned()
         };
-        breaks(home, &text, &[]);
+        breaks(&home, &text, &[]);
         breaks(
             "src/db/a.rs",
             &format!("// {name}\nfn f() {{ \"{name}\"; }}\n"),
