@@ -164,7 +164,7 @@ fn run(seed: u64) -> Result<u64, Error> {
     let mut acknowledged = Vec::new();
     let mut job = Job::open(&env)?;
     job.process(&input, &mut |position| {
-        acknowledged.push((env.io_count(), position))
+        acknowledged.push((env.io_count(), position));
     })?;
     job.task.close()?;
     let mut images = env.take_recorded();
@@ -174,11 +174,11 @@ fn run(seed: u64) -> Result<u64, Error> {
     for (io, image) in images {
         let known = acknowledged.iter().rev().find(|(since, _)| *since <= io);
         let floor = known.map_or(0, |(_, position)| *position);
-        let mut seen = HashSet::new();
+        let mut checked = HashSet::new();
         for policy in CrashPolicy::ALL {
             let left = image.crash(*policy, seed ^ io);
             // Most crashes at one I/O leave the same.
-            if !seen.insert(left.content_hash()) {
+            if !checked.insert(left.content_hash()) {
                 continue;
             }
             for keeps_state in [true, false] {

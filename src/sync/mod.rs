@@ -8,7 +8,7 @@ mod model;
 
 pub(crate) use std::sync::atomic::Ordering;
 
-#[cfg(planted)]
+#[cfg(any(planted, not(any(target_os = "linux", target_os = "android"))))]
 pub(crate) use std::sync::OnceLock;
 
 use std::sync::atomic::AtomicU64 as RealAtomicU64;
