@@ -33,6 +33,11 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use admin::{TopicDifference, TopicNames, TopicOptions};
 pub use connection::{Address, Connector, Transport};
+pub use options::{
+    BATCH_BYTES, BLOCK_TIMEOUT, BUFFER_BYTES, CONNECT_TIMEOUT, FETCH_BYTES, FETCH_PARTITION_BYTES,
+    LINGER, METADATA_AGE_MAX, OPERATION_TIMEOUT, RECORD_BYTES_MAX, REQUEST_BYTES_MAX,
+    REQUEST_TIMEOUT, RESPONSE_BYTES_MAX, TRANSACTION_TIMEOUT,
+};
 pub use options::{BatchCompression, KafkaOptions, SaslMechanism, Secret, TlsOptions};
 
 /// A changelog on Apache Kafka; see [`crate::changelog`] for what it promises.

@@ -12,33 +12,33 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 
 /// How long one attempt to connect may take, login included, unless set otherwise.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a broker may take to answer, unless set otherwise.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a call waits for a topic, a leader or a coordinator, unless set otherwise.
-pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an append waits for room, unless set otherwise.
-pub(super) const BLOCK_TIMEOUT: Duration = Duration::from_secs(60);
+pub const BLOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a transaction may stay open before the broker aborts it, unless set otherwise.
-pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a batch waits for more records, unless set otherwise.
-pub(super) const LINGER: Duration = Duration::from_millis(5);
+pub const LINGER: Duration = Duration::from_millis(5);
 /// How old metadata may become before they are asked for again, unless set otherwise.
-pub(super) const METADATA_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+pub const METADATA_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Bytes of records that wait for their acks, unless set otherwise.
-pub(super) const BUFFER_BYTES: usize = 32 << 20;
+pub const BUFFER_BYTES: usize = 32 << 20;
 /// Bytes at which a batch is sent, unless set otherwise.
-pub(super) const BATCH_BYTES: usize = 256 << 10;
+pub const BATCH_BYTES: usize = 256 << 10;
 /// Bytes of one request to write, unless set otherwise: what brokers take by default.
-pub(super) const REQUEST_BYTES_MAX: usize = 1 << 20;
+pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the largest record, unless set otherwise: fits what brokers take by default.
-pub(super) const RECORD_BYTES_MAX: usize = 1_000_000;
+pub const RECORD_BYTES_MAX: usize = 1_000_000;
 /// Bytes that one answer to a fetch may have of one partition, unless set otherwise.
-pub(super) const FETCH_PARTITION_BYTES: usize = 8 << 20;
+pub const FETCH_PARTITION_BYTES: usize = 8 << 20;
 /// Bytes that one answer to a fetch may have in all, unless set otherwise.
-pub(super) const FETCH_BYTES: usize = 64 << 20;
+pub const FETCH_BYTES: usize = 64 << 20;
 /// Bytes of the longest answer that is taken from a broker, unless set otherwise.
-pub(super) const RESPONSE_BYTES_MAX: usize = 256 << 20;
+pub const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
 /// Longest name that goes into requests, in bytes.
 const NAME_LEN_MAX: usize = 249;

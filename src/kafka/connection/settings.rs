@@ -101,6 +101,10 @@ impl Settings {
 }
 
 /// The streams that the options ask for.
+#[cfg_attr(
+    not(feature = "kafka-tls"),
+    expect(clippy::unnecessary_wraps, reason = "with TLS it can fail")
+)]
 fn connector(options: &KafkaOptions) -> Result<Arc<dyn Connector>> {
     let inner = options
         .connector
