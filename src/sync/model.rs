@@ -83,6 +83,14 @@ impl Condvar {
 /// What a wait with a time limit answers in a model.
 pub(crate) struct TimedOut;
 
+impl TimedOut {
+    #[expect(clippy::unused_self, reason = "as the real answer is asked")]
+    #[cfg(feature = "kafka")]
+    pub(crate) fn timed_out(&self) -> bool {
+        true
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T: ?Sized>(checked::RwLock<T>);
 
