@@ -25,7 +25,8 @@
 //! outcome comes later: [`Session::poll`] asks, [`Session::wait`] waits. It is one of
 //!
 //! - committed: all records are durable in the log, as durable as the log can make them, and
-//!   readers see them. The answer is the position of every claimed partition.
+//!   readers see them; where the log is spread over machines, those who do not own the task see
+//!   them a moment later. The answer is the position of every claimed partition.
 //! - failed ([`ErrorKind::Changelog`]): under [`Guarantee::Atomic`] no reader will ever see a
 //!   record of it. Only [`Session::abort`] is possible then; it also drops what was appended
 //!   behind the failed mark.
