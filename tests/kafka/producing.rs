@@ -111,15 +111,20 @@ impl World {
                 let node = i32::try_from(self.random.below(NODES as u64)).unwrap();
                 self.brokers.set_leader(&partition.topic, number, node);
             }
-            2 if self.guarantee == Guarantee::Atomic => {
-                self.brokers.clear_producer_state(&partition.topic, number);
-            }
-            3 => {
+            2 => {
                 let proxy = usize::try_from(self.random.below(NODES as u64)).unwrap();
                 self.proxies[proxy].cut();
             }
             _ => {}
         }
+    }
+
+    /// A partition forgets who wrote to it, as it does when nobody wrote for long: never with a batch
+    /// unanswered, which it could not know again when it is repeated.
+    fn forget(&mut self) {
+        let partition = &partitions()[usize::try_from(self.random.below(2)).unwrap()];
+        let number = i32::try_from(partition.partition).unwrap();
+        self.brokers.clear_producer_state(&partition.topic, number);
     }
 
     /// Appends some records and commits or aborts them.
@@ -152,6 +157,9 @@ impl World {
     fn run(&mut self) {
         let mut session = self.claim();
         for _ in 0..ROUNDS {
+            if self.guarantee == Guarantee::Atomic && self.random.below(2) == 0 {
+                self.forget();
+            }
             let Err(error) = self.round(&mut *session) else {
                 continue;
             };

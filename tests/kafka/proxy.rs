@@ -66,7 +66,6 @@ struct State {
     streams: Vec<TcpStream>,
     pumps: Vec<JoinHandle<()>>,
     releases: u64,
-    seen: Vec<Seen>,
     is_refusing: bool,
     has_ended: bool,
 }
@@ -218,7 +217,6 @@ fn decide(shared: &Shared, frame: &[u8]) -> Fault {
         correlation_id: i32::from_be_bytes(*frame[8..].first_chunk().unwrap()),
     };
     let mut state = shared.state();
-    state.seen.push(seen);
     if let Some(fault) = state.injected.pop_front() {
         return fault;
     }
@@ -243,8 +241,10 @@ fn pump_answers(
                 return broker.shutdown(Shutdown::Both);
             }
             Fault::StallAnswer => {
+                // Whoever sees the first half may release the second one at once.
+                let before = shared.state().releases;
                 client.write_all(&frame[..middle])?;
-                await_release(shared, client)?;
+                await_release(shared, client, before)?;
                 frame.drain(..middle);
             }
             Fault::WrongId => {
@@ -258,10 +258,9 @@ fn pump_answers(
     }
 }
 
-/// Waits for [`Proxy::release`], or for the end of all connections.
-fn await_release(shared: &Shared, client: &TcpStream) -> io::Result<()> {
+/// Waits for more releases ([`Proxy::release`]) than `before`, or for the end of all connections.
+fn await_release(shared: &Shared, client: &TcpStream, before: u64) -> io::Result<()> {
     let mut state = shared.state();
-    let before = state.releases;
     let id = client.peer_addr()?;
     let is_open = |state: &State| {
         let mut streams = state.streams.iter();
