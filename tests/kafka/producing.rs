@@ -119,8 +119,8 @@ impl World {
         }
     }
 
-    /// A partition forgets who wrote to it, as it does when nobody wrote for long: never with a batch
-    /// unanswered, which it could not know again when it is repeated.
+    /// A partition forgets who wrote to it, as it does when nobody wrote for long: never with a
+    /// batch unanswered, which it could not know again when it is repeated.
     fn forget(&mut self) {
         let partition = &partitions()[usize::try_from(self.random.below(2)).unwrap()];
         let number = i32::try_from(partition.partition).unwrap();
