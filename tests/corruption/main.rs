@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod flipped_reads;
 mod forge;
 mod forged;
 mod journals;

@@ -59,12 +59,19 @@ impl FaultPlan {
 pub(super) struct Faults {
     pub(super) plan: Option<FaultPlan>,
     pub(super) stop_at: Option<u64>,
-    pub(super) read_fault: Option<u64>,
+    pub(super) read_fault: Option<(u64, ReadFault)>,
     pub(super) capacity: Option<u64>,
     pub(super) is_read_only: bool,
     pub(super) io_count: u64,
     pub(super) read_count: u64,
     pub(super) fault_count: u64,
+}
+
+/// How a read fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadFault {
+    Eio,
+    Flip,
 }
 
 /// What becomes of one mutating I/O.
@@ -84,16 +91,22 @@ impl Faults {
         }
     }
 
-    /// Counts a read and says whether it may go on.
-    pub(super) fn read(&mut self) -> io::Result<()> {
+    /// Counts a read and says whether it may go on; it gives where a bit is to be flipped in what
+    /// is read.
+    pub(super) fn read(&mut self, seed: u64) -> io::Result<Option<Random>> {
         self.check_running()?;
         let index = self.read_count;
         self.read_count += 1;
-        if self.read_fault == Some(index) {
-            self.fault_count += 1;
-            return Err(eio());
+        match self.read_fault {
+            Some((at, fault)) if at == index => {
+                self.fault_count += 1;
+                match fault {
+                    ReadFault::Eio => Err(eio()),
+                    ReadFault::Flip => Ok(Some(Random::part(seed, index))),
+                }
+            }
+            _ => Ok(None),
         }
-        Ok(())
     }
 
     /// Counts a mutating I/O and says what becomes of it.

@@ -37,7 +37,7 @@ impl SimFile {
 impl File for SimFile {
     fn read_exact_at(&self, pos: u64, buf: &mut [u8]) -> Result<()> {
         self.call("read", |state| {
-            if state.read()?.file(self.id).visible.read(pos, buf) {
+            if state.read_bytes(self.id, pos, buf)? {
                 Ok(())
             } else {
                 Err(io::ErrorKind::UnexpectedEof.into())

@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::fault::ReadFault;
 use self::file::SimFile;
 use self::state::State;
 use super::{Env, File, JoinHandle, LockGuard, Metadata};
@@ -102,7 +103,7 @@ impl SimEnv {
         self.shared.state.lock().faults.read_count
     }
 
-    /// Calls so far that a [`FaultPlan`] or a read fault has failed.
+    /// Calls so far that a [`FaultPlan`], a read fault or a flip was meant for.
     pub fn fault_count(&self) -> u64 {
         self.shared.state.lock().faults.fault_count
     }
@@ -131,7 +132,13 @@ impl SimEnv {
 
     /// Fails the read with the index `at`, once, with an I/O error.
     pub fn set_read_fault(&self, at: u64) {
-        self.shared.state.lock().faults.read_fault = Some(at);
+        self.shared.state.lock().faults.read_fault = Some((at, ReadFault::Eio));
+    }
+
+    /// Flips one bit, chosen by the seed, of what the read with the index `at` gives, once: the
+    /// disk itself stays as it is. A call that reads no bytes, such as opening, is not touched.
+    pub fn set_read_flip(&self, at: u64) {
+        self.shared.state.lock().faults.read_fault = Some((at, ReadFault::Flip));
     }
 
     /// From the mutating I/O with the index `at` on, every call to the disk, reads too, fails with

@@ -62,11 +62,25 @@ impl State {
         }
     }
 
-    /// One read of the disk.
+    /// One look at the disk, which reads no bytes of files.
     pub(super) fn read(&mut self) -> io::Result<&Disk> {
-        self.faults.read()?;
+        self.faults.read(self.seed)?;
         self.monotonic += TICK;
         Ok(&self.disk)
+    }
+
+    /// One read of a file's bytes; false if they reach beyond its end.
+    pub(super) fn read_bytes(&mut self, id: NodeId, pos: u64, buf: &mut [u8]) -> io::Result<bool> {
+        let flip = self.faults.read(self.seed)?;
+        self.monotonic += TICK;
+        let is_whole = self.disk.file(id).visible.read(pos, buf);
+        if let Some(mut random) = flip
+            && !buf.is_empty()
+        {
+            let bit = random.index(0..buf.len() * 8);
+            buf[bit / 8] ^= 1 << (bit % 8);
+        }
+        Ok(is_whole)
     }
 
     /// The start of one mutating I/O.

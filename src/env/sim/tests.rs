@@ -363,6 +363,29 @@ fn a_fault_can_go_on() {
 }
 
 #[test]
+fn a_flip_changes_one_bit_of_one_read() {
+    let env = SimEnv::new(1);
+    let file = env.create_new(path("a")).unwrap();
+    file.write_all_at(0, b"seven bytes").unwrap();
+    env.set_read_flip(env.read_count() + 1);
+    let read = || {
+        let mut bytes = [0; 11];
+        file.read_exact_at(0, &mut bytes).unwrap();
+        bytes
+    };
+    assert_eq!(&read(), b"seven bytes");
+    let flipped = read();
+    let bits: u32 = (flipped.iter().zip(b"seven bytes"))
+        .map(|(got, put)| (got ^ put).count_ones())
+        .sum();
+    assert_eq!(bits, 1);
+    assert_eq!(&read(), b"seven bytes");
+    assert_eq!(env.fault_count(), 1);
+    env.set_read_flip(env.read_count());
+    assert_eq!(file.len().unwrap(), 11, "there are no bytes to flip");
+}
+
+#[test]
 fn a_stop_ends_everything() {
     let env = SimEnv::new(1);
     env.stop_at(2);
