@@ -31,14 +31,14 @@ use sweep::{Swept, sweep, sweep_task};
 use task::{TaskList, TaskRun, TaskTotals};
 
 /// Lists, unless the environment says otherwise.
-const LISTS: usize = 40;
+const LISTS: usize = 20;
 const LIST_LEN: usize = 100;
 /// Lists whose every I/O is failed, and their length.
-const SWEEP_LISTS: usize = 6;
-const TASK_SWEEP_LISTS: usize = 2;
+const SWEEP_LISTS: usize = 3;
+const TASK_SWEEP_LISTS: usize = 1;
 const SWEEP_LIST_LEN: usize = 30;
 /// Lists of a task, and their length.
-const TASK_LISTS: usize = 20;
+const TASK_LISTS: usize = 10;
 const TASK_LIST_LEN: usize = 120;
 /// In so many lists, everything that can happen must have.
 const COMPLETE_LISTS: usize = 60;
