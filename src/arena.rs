@@ -1,138 +1,130 @@
 //! Append-only memory that a memtable points into.
 //!
-//! One writer at a time allocates; what it wrote never moves and never changes until the arena is
-//! dropped, so readers may hold plain pointers to it.
+//! The one writer takes room and fills it; what it took never moves and is not freed before the
+//! arena is dropped, so readers may hold plain pointers to it.
 
 #![expect(
     unsafe_code,
     reason = "hands out pointers into chunks that live as long as the arena"
 )]
 
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use crate::sync::{AtomicUsize, Mutex, Ordering};
-
-/// Size of the first chunk; an empty arena has none.
-const CHUNK_BYTES_MIN: usize = 1 << 10;
-/// Size at which chunks stop doubling. Larger values get a chunk of their own.
-const CHUNK_BYTES_MAX: usize = 256 << 10;
-
-/// Bytes in an arena. Copying the handle copies no bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct ArenaSlice {
-    start: NonNull<u8>,
-    len: u32,
+/// Room for values of one type, in chunks that are filled from the front.
+///
+/// An empty arena holds no memory. The first chunk is small and later ones double, so that a
+/// process may have hundreds of arenas with little in them.
+pub(crate) struct Arena<T> {
+    /// Every chunk; the newest one is being filled.
+    chunks: Vec<Chunk<T>>,
+    /// Length of the next chunk.
+    chunk_len_next: usize,
+    /// Length at which chunks stop doubling. What needs more gets a chunk of its own.
+    chunk_len_max: usize,
+    allocated_bytes: usize,
 }
 
-// SAFETY: the bytes behind the pointer are never written again, so any thread may read them.
-unsafe impl Send for ArenaSlice {}
-// SAFETY: as above.
-unsafe impl Sync for ArenaSlice {}
+/// Memory that was leaked to get a stable pointer without aliasing a box.
+struct Chunk<T> {
+    start: NonNull<T>,
+    len: usize,
+    /// How much of it was handed out, from the front.
+    taken: usize,
+}
 
-impl ArenaSlice {
-    /// A handle to memory that is no arena's: for a lookup that ends before `bytes` does.
-    pub(crate) fn borrow(bytes: &[u8]) -> Self {
+// SAFETY: a chunk owns its memory and whatever was put there.
+unsafe impl<T: Send> Send for Chunk<T> {}
+
+impl<T> Chunk<T> {
+    fn new(len: usize) -> Self {
+        let memory: &mut [MaybeUninit<T>] = Box::leak(Box::new_uninit_slice(len));
         Self {
-            start: NonNull::from(bytes).cast(),
-            len: len_u32(bytes),
+            start: NonNull::from(memory).cast(),
+            len,
+            taken: 0,
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// The bytes.
-    ///
-    /// # Safety
-    ///
-    /// The arena (or, after `borrow`, the borrowed memory) must outlive `'a`.
-    pub(crate) unsafe fn get<'a>(self) -> &'a [u8] {
-        // SAFETY: `start` points to `len` bytes that were written before the handle was made, and
-        // the caller vouches that they still live.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
+    /// The next `len` places, if there are as many left.
+    fn take(&mut self, len: usize) -> Option<NonNull<T>> {
+        if self.len - self.taken < len {
+            return None;
+        }
+        // SAFETY: within the chunk, or one past its end if nothing is wanted.
+        let start = unsafe { self.start.add(self.taken) };
+        self.taken += len;
+        Some(start)
     }
 }
 
-fn len_u32(bytes: &[u8]) -> u32 {
-    // Keys and values were checked to be far shorter.
-    u32::try_from(bytes.len()).expect("arena slices are shorter than 4 GiB")
-}
-
-/// Chunks of memory, filled from the front.
-#[derive(Default)]
-pub(crate) struct Arena {
-    /// Guards the writer's place. Readers never take it.
-    filling: Mutex<Filling>,
-    /// Sum of all chunks; written under `filling`, read by anyone for accounting.
-    allocated_bytes: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Filling {
-    /// Every chunk; freed together when the arena is dropped.
-    chunks: Vec<Chunk>,
-    /// Next free byte of the newest chunk, and what is left of it.
-    next: Option<NonNull<u8>>,
-    left: usize,
-}
-
-/// A chunk that was leaked to get a stable pointer without aliasing a box.
-struct Chunk {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: a chunk owns its memory; its bytes are written only under the arena's lock.
-unsafe impl Send for Chunk {}
-// SAFETY: `next` points into a chunk of the same arena and is used only under the arena's lock.
-unsafe impl Send for Filling {}
-
-impl Drop for Chunk {
+impl<T> Drop for Chunk<T> {
     fn drop(&mut self) {
-        let memory = NonNull::slice_from_raw_parts(self.start, self.len);
+        if std::mem::needs_drop::<T>() {
+            let taken = NonNull::slice_from_raw_parts(self.start, self.taken);
+            // SAFETY: of types that need it, places are only handed out filled (see `Arena::push`).
+            unsafe { taken.drop_in_place() };
+        }
+        let memory = NonNull::slice_from_raw_parts(self.start.cast::<MaybeUninit<T>>(), self.len);
         // SAFETY: `start` and `len` come from `Box::leak` of exactly this slice, dropped once.
         drop(unsafe { Box::from_raw(memory.as_ptr()) });
     }
 }
 
-impl Arena {
-    /// Copies `bytes` into the arena.
-    pub(crate) fn push(&self, bytes: &[u8]) -> ArenaSlice {
-        let len = len_u32(bytes);
-        let mut filling = self.filling.lock();
-        let start = match filling.next {
-            Some(next) if filling.left >= bytes.len() => next,
-            _ => self.grow(&mut filling, bytes.len()),
-        };
-        // SAFETY: `start` has at least `bytes.len()` bytes behind it that nobody else was given.
-        unsafe {
-            start
-                .as_ptr()
-                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+impl<T> Arena<T> {
+    /// An empty arena. Chunks begin at a length of `chunk_len_min` and double up to
+    /// `chunk_len_max`.
+    pub(crate) fn new(chunk_len_min: usize, chunk_len_max: usize) -> Self {
+        Self {
+            chunks: Vec::new(),
+            chunk_len_next: chunk_len_min,
+            chunk_len_max,
+            allocated_bytes: 0,
         }
-        // SAFETY: still within the chunk, or one past its end.
-        filling.next = Some(unsafe { start.add(bytes.len()) });
-        filling.left -= bytes.len();
-        ArenaSlice { start, len }
+    }
+
+    /// Keeps `value`, at a place that does not change.
+    pub(crate) fn push(&mut self, value: T) -> NonNull<T> {
+        let place = self.room(1);
+        // SAFETY: the place is within its chunk, and nobody else was given it.
+        unsafe { place.write(value) };
+        place
     }
 
     /// Bytes taken from the system.
     pub(crate) fn allocated_bytes(&self) -> usize {
-        // Relaxed: an estimate for accounting.
-        self.allocated_bytes.load(Ordering::Relaxed)
+        self.allocated_bytes
     }
 
-    fn grow(&self, filling: &mut Filling, needed: usize) -> NonNull<u8> {
-        let doubled = self
-            .allocated_bytes()
-            .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
-        let len = doubled.max(needed);
-        let memory = Box::leak(vec![0_u8; len].into_boxed_slice());
-        let start = NonNull::from(memory).cast::<u8>();
-        filling.chunks.push(Chunk { start, len });
-        filling.left = len;
-        self.allocated_bytes.fetch_add(len, Ordering::Relaxed);
+    fn room(&mut self, len: usize) -> NonNull<T> {
+        if let Some(start) = self.chunks.last_mut().and_then(|chunk| chunk.take(len)) {
+            return start;
+        }
+        let mut chunk = Chunk::new(self.chunk_len_next.max(len));
+        self.chunk_len_next = (2 * self.chunk_len_next).min(self.chunk_len_max);
+        self.allocated_bytes += chunk.len * size_of::<T>();
+        let start = chunk.take(len).expect("a fresh chunk has the room");
+        if chunk.len > self.chunk_len_max && !self.chunks.is_empty() {
+            // Full already: the chunk before it goes on being filled.
+            self.chunks.insert(self.chunks.len() - 1, chunk);
+        } else {
+            self.chunks.push(chunk);
+        }
+        start
+    }
+}
+
+impl Arena<u8> {
+    /// Keeps the bytes of `parts`, one behind the other.
+    pub(crate) fn push_all(&mut self, parts: &[&[u8]]) -> NonNull<u8> {
+        let start = self.room(parts.iter().map(|part| part.len()).sum());
+        let mut end = start;
+        for part in parts {
+            // SAFETY: there is room for all parts from `start` on, and nobody else was given it.
+            unsafe { end.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
+            // SAFETY: still within the room, or one past its end.
+            end = unsafe { end.add(part.len()) };
+        }
         start
     }
 }
@@ -140,26 +132,45 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Arc;
 
     #[test]
-    fn slices_keep_their_bytes_as_the_arena_grows() {
-        let arena = Arena::default();
-        let lens = [0, 1, 7, 1000, 300_000, 3, 5000];
-        let slices: Vec<ArenaSlice> = lens
+    fn bytes_stay_in_place_as_the_arena_grows() {
+        let mut arena = Arena::new(16, 1000);
+        let lens = [0, 1, 7, 1000, 300_000, 3, 5000, 990];
+        let kept: Vec<NonNull<u8>> = lens
             .iter()
             .enumerate()
-            .map(|(index, len)| arena.push(&vec![u8::try_from(index).unwrap(); *len]))
+            .map(|(index, len)| {
+                let bytes = vec![u8::try_from(index).unwrap(); *len];
+                let (front, back) = bytes.split_at(len / 3);
+                arena.push_all(&[front, back])
+            })
             .collect();
-        for (index, slice) in slices.iter().enumerate() {
-            // SAFETY: the arena lives until the end of the test.
-            let bytes = unsafe { slice.get() };
+        for (index, start) in kept.iter().enumerate() {
+            let bytes = NonNull::slice_from_raw_parts(*start, lens[index]);
+            // SAFETY: as many bytes were put there, and the arena lives.
+            let bytes = unsafe { bytes.as_ref() };
             assert_eq!(bytes, vec![u8::try_from(index).unwrap(); lens[index]]);
         }
-        assert!(arena.allocated_bytes() >= lens.iter().sum());
+        let needed: usize = lens.iter().sum();
+        assert!((needed..needed + 4000).contains(&arena.allocated_bytes()));
+    }
+
+    #[test]
+    fn what_is_kept_is_dropped_with_the_arena() {
+        let value = Arc::new(());
+        let mut arena = Arena::new(1, 4);
+        for _ in 0..20 {
+            arena.push(Arc::clone(&value));
+        }
+        assert_eq!(Arc::strong_count(&value), 21);
+        drop(arena);
+        assert_eq!(Arc::strong_count(&value), 1);
     }
 
     #[test]
     fn an_empty_arena_costs_nothing() {
-        assert_eq!(Arena::default().allocated_bytes(), 0);
+        assert_eq!(Arena::<u8>::new(1024, 4096).allocated_bytes(), 0);
     }
 }

@@ -67,6 +67,10 @@ bugs! {
     IndexSeparatorTooShort
     Level0OldestFirst
     MemoryCompactionGoesFirst
+    MemtableLeftBeforeRight
+    MemtableLooksOnce
+    MemtableParentsFence
+    MemtableSlotPublishedEarly
     MergeTieToTheOlder
     RangeEndIncluded
     ReadPointNotLookedAtAgain

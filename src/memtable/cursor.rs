@@ -1,96 +1,95 @@
 //! A walk over a memtable, in either direction, while it is written.
 
-use std::ops::Bound;
-
-use crossbeam_skiplist::map::Entry;
-
-use crate::arena::ArenaSlice;
 use crate::error::Result;
-use crate::key::{Cursor, InternalKey};
+use crate::key::{Cursor, InternalKey, Trailer};
 use crate::sync::Arc;
 
-use super::{MapKey, Memtable};
-
-type MapEntry = Entry<'static, MapKey, ArenaSlice>;
+use super::Memtable;
+use super::index::Index;
+use super::place::Place;
+use super::record::Record;
 
 /// A cursor that keeps its memtable alive.
 pub(crate) struct MemtableCursor {
     /// Borrows from `memtable`; declared first, so dropped first.
-    entry: Option<MapEntry>,
+    at: Option<(Place<'static>, Record<'static>)>,
     memtable: Arc<Memtable>,
 }
 
 impl MemtableCursor {
     pub(crate) fn new(memtable: Arc<Memtable>) -> Self {
-        Self {
-            entry: None,
-            memtable,
-        }
+        Self { at: None, memtable }
     }
 
-    fn place(&mut self, bound: Bound<&MapKey>, forward: bool) {
-        let entry = if forward {
-            self.memtable.map.lower_bound(bound)
+    fn index(&self) -> &'static Index {
+        let index = std::ptr::from_ref(&self.memtable.index);
+        // SAFETY: the index is in `self.memtable`, which the `Arc` keeps in place for longer than
+        // `self.at` lives, the only place where the borrow goes.
+        unsafe { &*index }
+    }
+
+    fn place(&mut self, place: Option<Place<'static>>) {
+        self.at = place.map(|place| (place, place.record()));
+    }
+
+    fn record(&self) -> Record<'_> {
+        self.at.as_ref().expect("the cursor is valid").1
+    }
+
+    fn step(&mut self, step: impl FnOnce(&mut Place<'static>, &'static Index) -> bool) {
+        let index = self.index();
+        let (place, record) = self.at.as_mut().expect("the cursor is valid");
+        if step(place, index) {
+            *record = place.record();
         } else {
-            self.memtable.map.upper_bound(bound)
-        };
-        // SAFETY: the entry borrows from the map in `self.memtable`, which the `Arc` keeps in
-        // place for longer than `self.entry` lives; only the lifetime in the type changes.
-        self.entry = unsafe {
-            std::mem::transmute::<Option<Entry<'_, MapKey, ArenaSlice>>, Option<MapEntry>>(entry)
-        };
-    }
-
-    fn entry(&self) -> &MapEntry {
-        self.entry.as_ref().expect("the cursor is valid")
+            self.at = None;
+        }
     }
 }
 
 impl Cursor for MemtableCursor {
     fn is_valid(&self) -> bool {
-        self.entry.is_some()
+        self.at.is_some()
     }
 
     fn key(&self) -> InternalKey<'_> {
-        let key = self.entry().key();
-        InternalKey {
-            user: key.user(),
-            trailer: key.trailer,
-        }
+        self.record().key()
     }
 
     fn value(&self) -> &[u8] {
-        // SAFETY: the arena lives as long as `self.memtable`, so longer than the borrow of `self`.
-        unsafe { self.entry().value().get() }
+        self.record().value()
     }
 
     fn seek_to_first(&mut self) -> Result<()> {
-        self.place(Bound::Unbounded, true);
-        Ok(())
+        let before_all = InternalKey {
+            user: &[],
+            trailer: Trailer(u64::MAX),
+        };
+        self.seek(before_all)
     }
 
     fn seek_to_last(&mut self) -> Result<()> {
-        self.place(Bound::Unbounded, false);
+        self.place(self.index().last());
         Ok(())
     }
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
-        self.place(Bound::Included(&MapKey::borrow(target)), true);
+        self.place(self.index().first_at(target));
         Ok(())
     }
 
     fn seek_for_prev(&mut self, target: InternalKey<'_>) -> Result<()> {
-        self.place(Bound::Included(&MapKey::borrow(target)), false);
+        self.place(self.index().last_at(target));
         Ok(())
     }
 
     fn next(&mut self) -> Result<()> {
-        self.entry = self.entry().next();
+        self.step(Place::advance);
         Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
-        self.entry = self.entry().prev();
+        self.step(Place::retreat);
         Ok(())
     }
 }

@@ -1,33 +1,63 @@
 //! Writes in memory, sorted: one writer at a time, any number of readers without locks.
 //!
-//! Keys and values live in an [`Arena`](crate::arena::Arena); a `SkipMap` of small keys that point
-//! into it gives the order. Nothing is ever overwritten: a new version takes a fresh place, since
-//! a reader, a snapshot or an abort may still need the old one.
+//! A [`Record`](record) holds key, trailer and value; nothing is ever overwritten: a new version
+//! takes a fresh place, since a reader, a snapshot or an abort may still need the old one. Records
+//! are kept in order by an [index](index::Index): a list of fences (a crossbeam `SkipList`, about
+//! one fence for a thousand records) over two levels of [inner nodes](inner::Inner) over
+//! [leaves](leaf::Leaf). Nodes have few [slots](node), and one word that tells their order.
+//! Records and nodes are in arenas that live as long as the index, so that readers may hold plain
+//! pointers.
+//!
+//! # What makes a read right beside the writer
+//!
+//! 1. An insert fills a free slot of a leaf and publishes it with the leaf's order (Release). A
+//!    slot that was published never changes.
+//! 2. A [split](split) fills two fresh nodes, publishes the right one (in a slot of the parent, or
+//!    as a new fence), and only then puts the left one in the place of the old. Where the parent
+//!    is full too, two fresh parents come in its place, one level up, in the same way. Nodes that
+//!    were replaced stay as they were.
+//! 3. A [descent](descent::Descent) loads a node's order, chooses a child, loads it, and loads the
+//!    order **again**: if it changed, the node is searched once more. Else a left half could be
+//!    found that was put there since, by a reader that does not know of the right one.
+//! 4. Every leaf knows where its own contents end, and a [walk](place::Place) goes on from there,
+//!    never from where the parent says. Else it would see records twice between the two steps of
+//!    a split.
+//! 5. Where keys are ascending, the full leaf stays as the left half. It is cut short once the
+//!    right half can be reached, and before the record that it begins with is visible.
+//! 6. `visible` of the store moves (Release) after a whole batch; a reader loads it (Acquire)
+//!    before its first pointer. So each pointer that it loads is at least as new as its point, and
+//!    each node complete up to that point over the keys that it was found for; nodes that were
+//!    replaced meanwhile were complete when they were.
+//! 7. Fences and separators are keys with trailers: versions of one key may span leaves.
 
 #![expect(
     unsafe_code,
-    reason = "keys of the map point into the arena that the memtable owns"
+    reason = "nodes and cursors point into the arenas that the index owns"
 )]
 
 mod cursor;
+mod descent;
+mod index;
+mod inner;
+mod leaf;
+mod node;
+mod place;
+mod record;
+mod split;
 
-use std::cmp::Ordering as Order;
-use std::ops::Bound;
-
-use crossbeam_skiplist::SkipMap;
-
-use crate::arena::{Arena, ArenaSlice};
 use crate::cache::Charge;
-use crate::key::{InternalKey, SeqNo, Trailer, ValueKind};
+use crate::key::{InternalKey, SeqNo, ValueKind};
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
+use index::Index;
+
 pub(crate) use cursor::MemtableCursor;
 
-/// What an entry costs beside its key and value: the node of the map, measured with the system's
-/// allocator at 104 to 136 bytes.
-pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 128;
+/// What an entry costs beside its key and value: the header of its record and its share of the
+/// nodes.
+pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 96;
 
 /// Aborted writes, as ranges of sequence numbers (above the first, up to the second), ascending.
 pub(crate) type DeadRanges = [(SeqNo, SeqNo)];
@@ -44,67 +74,9 @@ pub(crate) fn is_dead(dead: &DeadRanges, seqno: SeqNo) -> bool {
         .any(|(low, high)| *low < seqno && seqno <= *high)
 }
 
-/// A key of the map: an internal key whose bytes are in the arena.
-#[derive(Clone, Copy)]
-struct MapKey {
-    /// The first eight bytes, big-endian, padded with zeros: settles most comparisons.
-    head: u64,
-    user: ArenaSlice,
-    trailer: Trailer,
-}
-
-impl MapKey {
-    fn new(bytes: &[u8], user: ArenaSlice, trailer: Trailer) -> Self {
-        let mut head = [0; 8];
-        let len = bytes.len().min(8);
-        head[..len].copy_from_slice(&bytes[..len]);
-        Self {
-            head: u64::from_be_bytes(head),
-            user,
-            trailer,
-        }
-    }
-
-    /// A key for a lookup that ends before `key` does.
-    fn borrow(key: InternalKey<'_>) -> Self {
-        Self::new(key.user, ArenaSlice::borrow(key.user), key.trailer)
-    }
-
-    fn user(&self) -> &[u8] {
-        // SAFETY: keys are in the map of a memtable, which owns the arena and drops the map
-        // first, or were made by `borrow` for a lookup that is still running.
-        unsafe { self.user.get() }
-    }
-}
-
-impl Ord for MapKey {
-    fn cmp(&self, other: &Self) -> Order {
-        self.head
-            .cmp(&other.head)
-            .then_with(|| self.user().cmp(other.user()))
-            .then_with(|| other.trailer.cmp(&self.trailer))
-    }
-}
-
-impl PartialOrd for MapKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Order> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for MapKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Order::Equal
-    }
-}
-
-impl Eq for MapKey {}
-
 /// Sorted writes of one keyspace.
 pub(crate) struct Memtable {
-    /// Declared before the arena, so dropped before it.
-    map: SkipMap<MapKey, ArenaSlice>,
-    arena: Arena,
+    index: Index,
     /// The memory that the budget knows of; given back when the last reader lets go.
     charge: Charge,
     entries: AtomicUsize,
@@ -123,8 +95,7 @@ impl Memtable {
     /// An empty memtable, which costs next to nothing; its memory is counted in `charge`.
     pub(crate) fn new(charge: Charge) -> Self {
         Self {
-            map: SkipMap::new(),
-            arena: Arena::default(),
+            index: Index::new(),
             charge,
             entries: AtomicUsize::new(0),
             entry_bytes: AtomicUsize::new(0),
@@ -138,34 +109,25 @@ impl Memtable {
     /// Adds a write. One writer at a time; readers see it at once, if they look at its sequence
     /// number. `written_ms` is the wall clock of the write.
     pub(crate) fn insert(&self, key: InternalKey<'_>, value: &[u8], written_ms: u64) {
-        let user = self.arena.push(key.user);
-        let stored = self.arena.push(value);
-        let entry = self
-            .map
-            .insert(MapKey::new(key.user, user, key.trailer), stored);
-        let replaced = match entry.next() {
-            Some(older) if older.key().user() == key.user => {
-                entry_bytes(older.key().user.len(), older.value().len())
-            }
-            _ => 0,
-        };
-        // Relaxed, here and below: one writer, and readers want estimates.
-        self.replaced_bytes.fetch_add(replaced, Ordering::Relaxed);
-        self.entries.fetch_add(1, Ordering::Relaxed);
-        let bytes = entry_bytes(key.user.len(), value.len());
-        self.entry_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(older) = self.index.insert(key, value) {
+            let replaced = older.len() + ENTRY_OVERHEAD_BYTES;
+            add(&self.replaced_bytes, replaced);
+        }
+        add(&self.entries, 1);
+        add(&self.entry_bytes, entry_bytes(key.user.len(), value.len()));
+        let seqno = key.seqno().0;
         match self.seqno_first.load(Ordering::Relaxed) {
             0 => {
                 self.first_write_ms.store(written_ms, Ordering::Relaxed);
-                self.seqno_first.store(key.seqno().0, Ordering::Release);
+                self.seqno_first.store(seqno, Ordering::Release);
             }
             // An in-memory compaction inserts in the order of keys.
-            first if first > key.seqno().0 => {
-                self.seqno_first.store(key.seqno().0, Ordering::Release);
-            }
+            first if first > seqno => self.seqno_first.store(seqno, Ordering::Release),
             _ => {}
         }
-        self.seqno_last.fetch_max(key.seqno().0, Ordering::Release);
+        if seqno > self.seqno_last.load(Ordering::Relaxed) {
+            self.seqno_last.store(seqno, Ordering::Release);
+        }
     }
 
     /// Counts in the budget what the memtable really holds, after `expected` bytes more were
@@ -185,20 +147,25 @@ impl Memtable {
         if self.is_empty() {
             return None;
         }
-        let target = MapKey::borrow(InternalKey::seek_to(key, seqno));
-        let mut entry = self.map.lower_bound(Bound::Included(&target))?;
-        loop {
-            let found = *entry.key();
-            if found.head != target.head || found.user() != key {
-                return None;
+        let target = InternalKey::seek_to(key, seqno);
+        let mut record = self.index.newest(target)?;
+        if is_dead(dead, record.trailer().seqno()) {
+            let mut place = self.index.first_at(target)?;
+            loop {
+                record = place.record();
+                if record.user() != key {
+                    return None;
+                }
+                if !is_dead(dead, record.trailer().seqno()) {
+                    break;
+                }
+                if !place.advance(&self.index) {
+                    return None;
+                }
             }
-            if !is_dead(dead, found.trailer.seqno()) {
-                // SAFETY: the arena lives as long as `self`, and the bytes are copied here.
-                let value = unsafe { entry.value().get() };
-                return Some((found.trailer.kind(), Slice::copy_from(value)));
-            }
-            entry = entry.next()?;
         }
+        let value = Slice::copy_from(record.value());
+        Some((record.trailer().kind(), value))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -211,10 +178,10 @@ impl Memtable {
 
     /// Bytes of memory that the memtable holds.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.arena.allocated_bytes() + self.entries() * ENTRY_OVERHEAD_BYTES
+        self.index.memory_bytes()
     }
 
-    /// Bytes of all entries, their share of the map included.
+    /// Bytes of all entries, their share of the index included.
     pub(crate) fn entry_bytes(&self) -> usize {
         self.entry_bytes.load(Ordering::Relaxed)
     }
@@ -241,6 +208,13 @@ impl Memtable {
     }
 }
 
+/// Adds to a count that only the one writer changes. Relaxed, as it is read: readers want
+/// estimates.
+fn add(count: &AtomicUsize, more: usize) {
+    let before = count.load(Ordering::Relaxed);
+    count.store(before + more, Ordering::Relaxed);
+}
+
 /// What an entry will cost a memtable.
 pub(crate) fn entry_bytes(key_len: usize, value_len: usize) -> usize {
     key_len + value_len + ENTRY_OVERHEAD_BYTES
@@ -257,4 +231,8 @@ impl std::fmt::Debug for Memtable {
 }
 
 #[cfg(test)]
+#[cfg(shuttle)]
+mod models;
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests;

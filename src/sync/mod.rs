@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicU64 as RealAtomicU64;
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::{Arc, Weak};
 #[cfg(not(shuttle))]
@@ -25,7 +25,7 @@ pub(crate) use std::thread;
 #[cfg(shuttle)]
 pub(crate) use model::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 #[cfg(shuttle)]
 pub(crate) use shuttle::thread;
 #[cfg(shuttle)]
