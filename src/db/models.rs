@@ -1,11 +1,6 @@
 //! Concurrency models: the engine itself, run by a model checker through interleavings of its
 //! choosing. `docs/testing.md` tells how to run them and how many schedules are tried.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "a model says how many schedules it was run through"
-)]
-
 use std::path::Path;
 
 use super::*;
@@ -13,28 +8,7 @@ use crate::Slice;
 use crate::batch::WriteBatch;
 use crate::env::sim::SimEnv;
 use crate::options::{RuntimeOptions, Wal};
-use crate::sync::thread;
-
-/// Schedules a model is run through, unless the environment says otherwise.
-const SCHEDULES: usize = 2000;
-
-fn check(model: impl Fn() + Send + Sync + 'static) {
-    let schedules = std::env::var("SILTSTONE_SCHEDULES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(SCHEDULES);
-    println!("schedules: {schedules}");
-    // Random for breadth, and with few preemptions, which finds deep orders sooner.
-    shuttle::check_random(
-        {
-            let model = Arc::new(model);
-            let random = Arc::clone(&model);
-            shuttle::check_pct(move || model(), schedules / 2, 3);
-            move || random()
-        },
-        schedules - schedules / 2,
-    );
-}
+use crate::sync::{check_model as check, thread};
 
 struct Store {
     runtime: Runtime,

@@ -22,6 +22,8 @@ pub(crate) use std::sync::{Arc, Weak};
 #[cfg(not(shuttle))]
 pub(crate) use std::thread;
 
+#[cfg(all(shuttle, test))]
+pub(crate) use model::check as check_model;
 #[cfg(shuttle)]
 pub(crate) use model::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(shuttle)]

@@ -107,3 +107,26 @@ impl<T> RwLock<T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Schedules a model is run through, unless the environment says otherwise.
+#[cfg(test)]
+const SCHEDULES: usize = 2000;
+
+/// Runs a model through many schedules, random ones for breadth, and ones with few preemptions,
+/// which finds deep orders sooner.
+#[cfg(test)]
+#[expect(
+    clippy::print_stdout,
+    reason = "a model says how many schedules it was run through"
+)]
+pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
+    let schedules = std::env::var("SILTSTONE_SCHEDULES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(SCHEDULES);
+    println!("schedules: {schedules}");
+    let model = std::sync::Arc::new(model);
+    let random = std::sync::Arc::clone(&model);
+    shuttle::check_pct(move || model(), schedules / 2, 3);
+    shuttle::check_random(move || random(), schedules - schedules / 2);
+}
