@@ -71,6 +71,7 @@ bugs! {
     MemtableLooksOnce
     MemtableParentsFence
     MemtableSlotPublishedEarly
+    MemtableTakesAllForNewest
     MergeTieToTheOlder
     RangeEndIncluded
     ReadPointNotLookedAtAgain

@@ -83,7 +83,8 @@ impl Index {
         let record = unsafe { record.get() };
         // Writes come in the order of their numbers, but for an in-memory compaction's, which
         // come in the order of keys.
-        let seek = if key.seqno() > writer.newest {
+        let is_newest = key.seqno() > writer.newest;
+        let seek = if is_newest || planted(Bug::MemtableTakesAllForNewest) {
             writer.newest = key.seqno();
             Seek::Newest
         } else {

@@ -6,9 +6,9 @@ use crate::key::InternalKey;
 use crate::planted::{Bug, planted};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
+use super::descent::Seek;
 use super::node::{Head, Order, SLOTS, Slot, count_below, prefetch};
 use super::record::{Record, RecordPtr};
-use super::descent::Seek;
 
 /// Children of one kind, each with the record from which on it holds everything.
 #[repr(C, align(64))]
@@ -220,11 +220,7 @@ impl<'a, C> Step<'a, C> {
 
     /// All entries in order, with `left` for the chosen one and `right` behind it. Only by the
     /// writer.
-    pub(super) fn split_into(
-        self,
-        left: *mut C,
-        right: Child<'a, C>,
-    ) -> [Child<'a, C>; SLOTS + 1] {
+    pub(super) fn split_into(self, left: *mut C, right: Child<'a, C>) -> [Child<'a, C>; SLOTS + 1] {
         debug_assert!(self.order.is_full());
         std::array::from_fn(|index| {
             if index == self.rank + 1 {

@@ -4,9 +4,9 @@ use crate::key::InternalKey;
 use crate::planted::{Bug, planted};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
+use super::descent::Seek;
 use super::node::{Head, Order, SLOTS, Slot, count_below};
 use super::record::{Record, RecordPtr};
-use super::descent::Seek;
 
 /// Records that follow one another. They only become more, until the leaf is replaced.
 #[repr(C, align(64))]

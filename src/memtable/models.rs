@@ -68,7 +68,10 @@ impl History {
     fn get_all(&self) {
         for key in 0..40 {
             let at = self.visible.load(Ordering::Acquire);
-            let expected = self.expected(at).into_iter().find(|(found, _)| *found == key);
+            let expected = self
+                .expected(at)
+                .into_iter()
+                .find(|(found, _)| *found == key);
             let found = self.memtable.get(&Self::key(key), SeqNo(at), &[]);
             let found = found.map(|(_, value)| value.to_vec());
             let expected = expected.map(|(_, seqno)| seqno.to_le_bytes().to_vec());
@@ -99,7 +102,11 @@ impl History {
         if !forward {
             found.reverse();
         }
-        assert_eq!(found, self.expected(at), "a walk at {at}, forward: {forward}");
+        assert_eq!(
+            found,
+            self.expected(at),
+            "a walk at {at}, forward: {forward}"
+        );
     }
 }
 

@@ -49,9 +49,7 @@ impl Order {
 
     /// True if the two newest slots of a full node are its last, in order: keys are ascending.
     pub(super) fn is_ascending(self) -> bool {
-        self.is_full()
-            && self.slot(SLOTS - 1) == SLOTS - 1
-            && self.slot(SLOTS - 2) == SLOTS - 2
+        self.is_full() && self.slot(SLOTS - 1) == SLOTS - 1 && self.slot(SLOTS - 2) == SLOTS - 2
     }
 
     /// True if the two newest slots of a full node stand at `rank` and behind it, in descending

@@ -189,7 +189,9 @@ fn expected_get(
     dead: &DeadRanges,
 ) -> Option<(ValueKind, Vec<u8>)> {
     let from = (key.to_vec(), Reverse(Trailer(at.0 << 8 | 0xff)));
-    let mut versions = expected.range(from..).take_while(|((user, _), _)| user == key);
+    let mut versions = expected
+        .range(from..)
+        .take_while(|((user, _), _)| user == key);
     let found = versions.find(|((_, trailer), _)| !is_dead(dead, trailer.0.seqno()));
     found.map(|((_, trailer), value)| (trailer.0.kind(), value.clone()))
 }
@@ -222,10 +224,14 @@ fn check_walk(memtable: &Arc<Memtable>, expected: &Expected, moves: &[(u32, i32)
             (at < entries.len()).then_some(at)
         } else {
             cursor.seek_for_prev(target).unwrap();
-            let is_there = entries.get(at).is_some_and(|((key, trailer), _)| {
-                *key == user && trailer.0 == target.trailer
-            });
-            if is_there { Some(at) } else { at.checked_sub(1) }
+            let is_there = entries
+                .get(at)
+                .is_some_and(|((key, trailer), _)| *key == user && trailer.0 == target.trailer);
+            if is_there {
+                Some(at)
+            } else {
+                at.checked_sub(1)
+            }
         };
         let mut forward = *steps > 0;
         for step in 0..steps.unsigned_abs() {
@@ -244,10 +250,7 @@ fn check_walk(memtable: &Arc<Memtable>, expected: &Expected, moves: &[(u32, i32)
     }
 }
 
-fn check_entry(
-    cursor: &MemtableCursor,
-    wanted: Option<(&(Vec<u8>, Reverse<Trailer>), &Vec<u8>)>,
-) {
+fn check_entry(cursor: &MemtableCursor, wanted: Option<(&(Vec<u8>, Reverse<Trailer>), &Vec<u8>)>) {
     assert_eq!(cursor.is_valid(), wanted.is_some());
     if let Some(((user, trailer), value)) = wanted {
         assert_eq!(cursor.key().user, &user[..]);
@@ -333,7 +336,11 @@ impl History {
         let names: Vec<Vec<u8>> = (0..keys)
             .map(|number| match number % 3 {
                 0 => format!("a common prefix/{number:06}").into_bytes(),
-                1 => [&mixed(number).to_be_bytes()[..3], &number.to_be_bytes()[4..]].concat(),
+                1 => [
+                    &mixed(number).to_be_bytes()[..3],
+                    &number.to_be_bytes()[4..],
+                ]
+                .concat(),
                 _ => format!("k{number:012}").into_bytes(),
             })
             .collect();
@@ -410,8 +417,14 @@ impl History {
         while cursor.is_valid() {
             let key = cursor.key();
             if let Some((user, trailer)) = &last {
-                let before = InternalKey { user, trailer: *trailer };
-                assert!(if forward { before < key } else { before > key }, "out of order");
+                let before = InternalKey {
+                    user,
+                    trailer: *trailer,
+                };
+                assert!(
+                    if forward { before < key } else { before > key },
+                    "out of order"
+                );
             }
             last = Some((key.user.to_vec(), key.trailer));
             seen += u64::from(key.seqno() <= SeqNo(at));
@@ -427,7 +440,12 @@ impl History {
 
 #[test]
 fn readers_see_exactly_what_is_visible_while_it_is_written() {
-    for (pattern, keys, writes) in [(0, 3000, 15_000), (1, 7000, 15_000), (2, 7000, 15_000), (3, 40, 6000)] {
+    for (pattern, keys, writes) in [
+        (0, 3000, 15_000),
+        (1, 7000, 15_000),
+        (2, 7000, 15_000),
+        (3, 40, 6000),
+    ] {
         let history = History::new(keys, writes, pattern);
         let (_, memtable) = memtable();
         let visible = AtomicU64::new(0);
