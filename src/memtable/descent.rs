@@ -63,9 +63,11 @@ impl Fence {
 
     /// A fence for a lookup that ends before `key` does.
     fn borrow(key: InternalKey<'_>) -> Self {
-        let mut head = [0; 16];
-        let len = key.user.len().min(16);
-        head[..len].copy_from_slice(&key.user[..len]);
+        let head = key.user.first_chunk().copied().unwrap_or_else(|| {
+            let mut padded = [0; 16];
+            padded[..key.user.len()].copy_from_slice(key.user);
+            padded
+        });
         Self {
             head: u128::from_be_bytes(head),
             user: NonNull::from(key.user),

@@ -34,6 +34,10 @@
     unsafe_code,
     reason = "nodes and cursors point into the arenas that the index owns"
 )]
+#![expect(
+    clippy::inline_always,
+    reason = "what is looked for is known to each caller, and settles branches within a node"
+)]
 
 mod cursor;
 mod descent;
@@ -56,7 +60,9 @@ use index::Index;
 pub(crate) use cursor::MemtableCursor;
 
 /// What an entry costs beside its key and value: the header of its record and its share of the
-/// nodes.
+/// nodes, those that were replaced included. Measured at 56 bytes where keys come in order and 76
+/// where they do not; a little more, since what is taken from the budget ahead of a write must
+/// not be too little.
 pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 96;
 
 /// Aborted writes, as ranges of sequence numbers (above the first, up to the second), ascending.
@@ -107,7 +113,7 @@ impl Memtable {
     }
 
     /// Adds a write. One writer at a time; readers see it at once, if they look at its sequence
-    /// number. `written_ms` is the wall clock of the write.
+    /// number. `written_ms` is the wall clock of the write; that of the first one is kept.
     pub(crate) fn insert(&self, key: InternalKey<'_>, value: &[u8], written_ms: u64) {
         if let Some(older) = self.index.insert(key, value) {
             let replaced = older.len() + ENTRY_OVERHEAD_BYTES;

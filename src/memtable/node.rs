@@ -25,7 +25,7 @@ impl Order {
     }
 
     pub(super) fn len(self) -> usize {
-        self.0 as usize & MASK as usize
+        (self.0 & MASK) as usize
     }
 
     pub(super) fn is_full(self) -> bool {

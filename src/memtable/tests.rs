@@ -160,7 +160,9 @@ fn value_of(seqno: u64) -> Vec<u8> {
         1 if seqno % 1000 == 1 => 300_000,
         _ => seqno % 40,
     };
-    (0..len).map(|index| (seqno + index) as u8).collect()
+    (0..len)
+        .map(|index| u8::try_from((seqno + index) % 251).unwrap())
+        .collect()
 }
 
 /// The same writes in a memtable and in a map.
@@ -295,8 +297,16 @@ proptest! {
         check_all_entries(&memtable, &expected);
         check_walk(&memtable, &expected, &moves);
         prop_assert_eq!(memtable.entries(), expected.len());
-        let newest: BTreeMap<_, _> = expected.iter().rev().map(|((key, _), value)| (key, value)).collect();
-        let live: usize = newest.iter().map(|(key, value)| entry_bytes(key.len(), value.len())).sum();
+        // The newest version of a key comes first, so going back it is the last to stay.
+        let newest: BTreeMap<_, _> = expected
+            .iter()
+            .rev()
+            .map(|((key, _), value)| (key, value))
+            .collect();
+        let live: usize = newest
+            .iter()
+            .map(|(key, value)| entry_bytes(key.len(), value.len()))
+            .sum();
         prop_assert_eq!(memtable.live_bytes(), live);
     }
 
