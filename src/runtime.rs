@@ -240,6 +240,10 @@ impl Runtime {
         bytes: usize,
         urgent: &dyn Fn(),
     ) -> Result<()> {
+        // Nearly always.
+        if account.try_take(bytes) {
+            return Ok(());
+        }
         loop {
             let generation = self.budget().generation();
             if account.try_take(bytes) {

@@ -21,6 +21,9 @@ pub(crate) struct MemoryBudget {
 struct State {
     bytes_max: usize,
     accounts: BTreeMap<u64, Usage>,
+    /// Sums over all accounts, kept as they change: every write looks at them.
+    claimed: usize,
+    used: usize,
     /// Counts signals of progress, so that a waiter misses none.
     generation: u64,
     used_most: usize,
@@ -43,16 +46,23 @@ impl Usage {
 }
 
 impl State {
-    fn claimed(&self) -> usize {
-        self.accounts.values().map(Usage::claimed).sum()
+    /// Changes what an account uses, and the sums with it.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Usage)) {
+        let usage = self
+            .accounts
+            .get_mut(&id)
+            .expect("an account stays until it is dropped");
+        let (claimed, used) = (usage.claimed(), usage.used);
+        change(usage);
+        self.claimed = self.claimed - claimed + usage.claimed();
+        self.used = self.used - used + usage.used;
+        self.used_most = self.used_most.max(self.used);
     }
 
-    fn used(&self) -> usize {
-        self.accounts.values().map(|usage| usage.used).sum()
-    }
-
-    fn note_use(&mut self) {
-        self.used_most = self.used_most.max(self.used());
+    fn usage(&self, id: u64) -> &Usage {
+        self.accounts
+            .get(&id)
+            .expect("an account stays until it is dropped")
     }
 }
 
@@ -62,6 +72,8 @@ impl MemoryBudget {
             state: Mutex::new(State {
                 bytes_max,
                 accounts: BTreeMap::new(),
+                claimed: 0,
+                used: 0,
                 generation: 0,
                 used_most: 0,
             }),
@@ -81,7 +93,7 @@ impl MemoryBudget {
         reserve: usize,
     ) -> Result<Arc<Account>> {
         let mut state = self.state.lock();
-        let free = state.bytes_max.saturating_sub(state.claimed());
+        let free = state.bytes_max.saturating_sub(state.claimed);
         if minimum + reserve > free {
             return Err(Error::new(
                 ErrorKind::MemoryLimit,
@@ -94,14 +106,13 @@ impl MemoryBudget {
         }
         // Relaxed: only the uniqueness of the number counts.
         let id = self.next_account.fetch_add(1, Ordering::Relaxed);
-        state.accounts.insert(
-            id,
-            Usage {
-                minimum,
-                reserve,
-                ..Usage::default()
-            },
-        );
+        let usage = Usage {
+            minimum,
+            reserve,
+            ..Usage::default()
+        };
+        state.claimed += usage.claimed();
+        state.accounts.insert(id, usage);
         Ok(Arc::new(Account {
             budget: Arc::clone(self),
             id,
@@ -118,7 +129,7 @@ impl MemoryBudget {
 
     /// Bytes in use by all accounts.
     pub(crate) fn used_bytes(&self) -> usize {
-        self.state.lock().used()
+        self.state.lock().used
     }
 
     /// The most bytes that were ever in use at once.
@@ -160,32 +171,32 @@ impl Account {
     /// Takes `bytes` out of the minimum or the common pool, if there is room.
     pub(crate) fn try_take(&self, bytes: usize) -> bool {
         let mut state = self.budget.state.lock();
-        let claimed = state.claimed();
-        let bytes_max = state.bytes_max;
-        let usage = self.usage(&mut state);
-        let before = usage.claimed();
-        usage.used += bytes;
-        let after = usage.claimed();
-        if after > before && claimed - before + after > bytes_max {
-            usage.used -= bytes;
+        let usage = state.usage(self.id);
+        // What is taken out of the minimum is claimed already.
+        let unclaimed = usage
+            .minimum
+            .saturating_sub(usage.used - usage.reserve_used);
+        let more = bytes.saturating_sub(unclaimed);
+        if more > 0 && state.claimed + more > state.bytes_max {
             return false;
         }
-        state.note_use();
+        state.change(self.id, |usage| usage.used += bytes);
         true
     }
 
     /// Takes `bytes` out of this account's reserve, if it has as much left.
     pub(crate) fn try_take_reserve(&self, bytes: usize) -> bool {
         let mut state = self.budget.state.lock();
-        let usage = self.usage(&mut state);
+        let usage = state.usage(self.id);
         if usage.reserve_used + bytes > usage.reserve {
             return false;
         }
-        if !planted(Bug::ReserveGivenTwice) {
-            usage.reserve_used += bytes;
-        }
-        usage.used += bytes;
-        state.note_use();
+        state.change(self.id, |usage| {
+            if !planted(Bug::ReserveGivenTwice) {
+                usage.reserve_used += bytes;
+            }
+            usage.used += bytes;
+        });
         true
     }
 
@@ -193,8 +204,7 @@ impl Account {
     /// arena's chunk, or the one arena of an in-memory compaction.
     pub(crate) fn take_anyway(&self, bytes: usize) {
         let mut state = self.budget.state.lock();
-        self.usage(&mut state).used += bytes;
-        state.note_use();
+        state.change(self.id, |usage| usage.used += bytes);
     }
 
     /// Gives `bytes` back, to the reserve first.
@@ -203,13 +213,14 @@ impl Account {
             return;
         }
         let mut state = self.budget.state.lock();
-        let usage = self.usage(&mut state);
-        assert!(
-            usage.used >= bytes,
-            "an account gives back no more than it took"
-        );
-        usage.used -= bytes;
-        usage.reserve_used = usage.reserve_used.saturating_sub(bytes).min(usage.used);
+        state.change(self.id, |usage| {
+            assert!(
+                usage.used >= bytes,
+                "an account gives back no more than it took"
+            );
+            usage.used -= bytes;
+            usage.reserve_used = usage.reserve_used.saturating_sub(bytes).min(usage.used);
+        });
         state.generation += 1;
         drop(state);
         if planted(Bug::BudgetWakesNobody) {
@@ -225,19 +236,15 @@ impl Account {
             bytes: AtomicUsize::new(0),
         }
     }
-
-    fn usage<'a>(&self, state: &'a mut State) -> &'a mut Usage {
-        state
-            .accounts
-            .get_mut(&self.id)
-            .expect("an account stays until it is dropped")
-    }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         let mut state = self.budget.state.lock();
-        state.accounts.remove(&self.id);
+        if let Some(usage) = state.accounts.remove(&self.id) {
+            state.claimed -= usage.claimed();
+            state.used -= usage.used;
+        }
         state.generation += 1;
         drop(state);
         self.budget.progress.notify_all();
