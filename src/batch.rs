@@ -9,6 +9,9 @@ const FIRST_SEQNO_POS: usize = 0;
 const COUNT_POS: usize = FIRST_SEQNO_POS + size_of::<u64>();
 const OPERATIONS_POS: usize = COUNT_POS + size_of::<u32>();
 
+/// Room that a batch begins with, so that a single small put needs no more.
+const CAPACITY: usize = 256;
+
 /// Longest batch in bytes: what a record of the log can hold.
 pub const BATCH_LEN_MAX: usize = 1 << 30;
 
@@ -25,8 +28,10 @@ pub struct WriteBatch {
 
 impl Default for WriteBatch {
     fn default() -> Self {
+        let mut bytes = Vec::with_capacity(CAPACITY);
+        bytes.resize(OPERATIONS_POS, 0);
         Self {
-            bytes: vec![0; OPERATIONS_POS],
+            bytes,
             count: 0,
             db: 0,
         }
@@ -101,6 +106,11 @@ impl WriteBatch {
     pub(crate) fn seal(&mut self, first: SeqNo) -> &[u8] {
         self.bytes[FIRST_SEQNO_POS..COUNT_POS].copy_from_slice(&first.0.to_le_bytes());
         self.bytes[COUNT_POS..OPERATIONS_POS].copy_from_slice(&self.count.to_le_bytes());
+        self.payload()
+    }
+
+    /// The bytes of a batch that was sealed.
+    pub(crate) fn payload(&self) -> &[u8] {
         &self.bytes
     }
 
@@ -120,11 +130,13 @@ impl WriteBatch {
             ));
         }
         let room = BATCH_LEN_MAX - self.bytes.len();
-        if key.len() + value_len + 32 > room || self.count == u32::MAX {
+        let needed = key.len() + value_len + 32;
+        if needed > room || self.count == u32::MAX {
             return Err(Error::invalid(format!(
                 "a batch is limited to {BATCH_LEN_MAX} bytes"
             )));
         }
+        self.bytes.reserve(needed);
         self.db = keyspace.db;
         self.count += 1;
         Ok(())

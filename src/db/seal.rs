@@ -33,6 +33,10 @@ pub(crate) struct CommitState {
     /// User bytes written since the store was opened, and as of the position in the manifest.
     pub(crate) bytes_written: u64,
     pub(crate) bytes_at_position: u64,
+    /// Of the group that is being committed: the newest write of each keyspace, and the memory
+    /// that its memtable is to adopt. Kept for their room.
+    pub(crate) holders: Vec<(u32, SeqNo)>,
+    pub(crate) touched: Vec<(u32, usize)>,
 }
 
 /// Memtables that were sealed together and are flushed together.
@@ -75,6 +79,8 @@ impl CommitState {
             groups: VecDeque::new(),
             bytes_written: 0,
             bytes_at_position: 0,
+            holders: Vec::new(),
+            touched: Vec::new(),
         }
     }
 
@@ -96,24 +102,24 @@ impl CommitState {
 }
 
 impl DbInner {
-    /// Seals and releases what a plain store has just written. Under the commit lock.
-    pub(crate) fn after_commit(&self, state: &mut CommitState) {
+    /// Seals and releases what a plain store has just written. Under the commit lock, with the
+    /// view that was written to.
+    pub(crate) fn after_commit(&self, state: &mut CommitState, view: &View) {
         if self.manual_release {
-            if Self::active_bytes(&self.view()) >= self.options.memtable_bytes_max {
+            if Self::active_bytes(view) >= self.options.memtable_bytes_max {
                 self.request_commit();
             }
             return;
         }
         state.released = state.last_seqno;
         if self.wal.is_none() {
-            // Nothing could repeat the half of a batch that stayed in memory: all keyspaces are
-            // flushed together.
+            // No log makes a batch whole again of which a crash keeps one keyspace's tables:
+            // what is flushed must be all keyspaces up to one write.
             if let Some(reason) = self.seal_due(state) {
                 self.seal_all(state, reason);
             }
             return;
         }
-        let view = self.view();
         let full = |memtable: &Memtable| memtable.entry_bytes() >= self.options.memtable_bytes_max;
         let ids: Vec<u32> = view
             .keyspaces
@@ -122,13 +128,7 @@ impl DbInner {
             .map(|(id, _)| *id)
             .collect();
         if !ids.is_empty() {
-            if self.wal.is_some() {
-                self.seal(state, &ids, Reason::Full);
-            } else {
-                // No log makes a batch whole again of which a crash keeps one keyspace's tables:
-                // what is flushed must be all keyspaces up to one write.
-                self.seal_all(state, Reason::Full);
-            }
+            self.seal(state, &ids, Reason::Full);
         }
         self.seal_for_log_size(state);
     }

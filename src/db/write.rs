@@ -15,6 +15,7 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering};
 use super::DbInner;
 use super::read::view_of;
 use super::seal::CommitState;
+use super::view::View;
 
 /// Bytes of batches that one leader commits together; its own batch may be larger.
 const GROUP_BYTES_MAX: usize = 1 << 20;
@@ -155,8 +156,13 @@ impl DbInner {
     }
 
     /// Commits `own` with what is waiting, then hands the lead on.
-    fn lead(&self, own: Pending) -> Result<Committed> {
+    fn lead(&self, mut own: Pending) -> Result<Committed> {
         let followers = self.take_followers(own.bytes);
+        if followers.is_empty() {
+            let result = self.commit_group(std::slice::from_mut(&mut own));
+            self.hand_over();
+            return result;
+        }
         let mut group = vec![own];
         for follower in &followers {
             let mut state = follower.state.lock();
@@ -227,8 +233,10 @@ impl DbInner {
         if planted(Bug::VisibleBeforeInsert) {
             self.visible.store(state.last_seqno.0, Ordering::Release);
         }
-        self.insert_group(&mut state, group);
-        self.after_commit(&mut state);
+        // Which memtables are written changes under the commit lock alone.
+        let view = self.view();
+        self.insert_group(&mut state, group, &view);
+        self.after_commit(&mut state, &view);
         Ok(Committed { wal_end })
     }
 
@@ -242,8 +250,8 @@ impl DbInner {
         group: &mut [Pending],
     ) -> Result<crate::journal::Lsn> {
         self.health.check_write()?;
-        let mut payloads = Vec::with_capacity(group.len());
-        let mut holders = Vec::new();
+        let mut holders = std::mem::take(&mut state.holders);
+        holders.clear();
         for pending in group.iter_mut() {
             let first = SeqNo(state.last_seqno.0 + 1);
             let last = SeqNo(state.last_seqno.0 + pending.batch.len() as u64);
@@ -264,20 +272,24 @@ impl DbInner {
                 }
             }
             state.last_seqno = last;
-            payloads.push(pending.batch.seal(first));
+            pending.batch.seal(first);
         }
-        match &self.wal {
-            Some(wal) => wal.append(&payloads, &holders),
-            None => Ok(crate::journal::Lsn(0)),
-        }
+        let result = match (&self.wal, &*group) {
+            (None, _) => Ok(crate::journal::Lsn(0)),
+            (Some(wal), [only]) => wal.append(&[only.batch.payload()], &holders),
+            (Some(wal), group) => {
+                let payloads: Vec<&[u8]> = group.iter().map(|it| it.batch.payload()).collect();
+                wal.append(&payloads, &holders)
+            }
+        };
+        state.holders = holders;
+        result
     }
 
-    fn insert_group(&self, state: &mut CommitState, group: &[Pending]) {
-        let view = self.view();
-        let now_ms = self.options.env.wall_clock_ms();
+    fn insert_group(&self, state: &mut CommitState, group: &[Pending], view: &View) {
         let count: usize = group.iter().map(|pending| pending.batch.len()).sum();
         let mut seqno = SeqNo(state.last_seqno.0 - count as u64);
-        let mut touched: Vec<(u32, usize)> = Vec::new();
+        let mut touched = std::mem::take(&mut state.touched);
         let mut user_bytes = 0;
         for pending in group {
             for operation in pending.batch.operations() {
@@ -291,6 +303,12 @@ impl DbInner {
                     continue;
                 };
                 let key = InternalKey::new(operation.key, seqno, operation.kind);
+                // Only the first write of a memtable leaves its time behind.
+                let now_ms = if keyspace.active.is_empty() {
+                    self.options.env.wall_clock_ms()
+                } else {
+                    0
+                };
                 keyspace.active.insert(key, operation.value, now_ms);
                 match touched.iter_mut().find(|(id, _)| *id == operation.keyspace) {
                     Some((_, taken)) => *taken += bytes,
@@ -298,11 +316,12 @@ impl DbInner {
                 }
             }
         }
-        for (id, bytes) in touched {
+        for (id, bytes) in touched.drain(..) {
             if let Some(keyspace) = view.keyspace(id) {
                 keyspace.active.settle_charge(bytes);
             }
         }
+        state.touched = touched;
         state.bytes_written += user_bytes;
         self.counters.add_user(user_bytes);
         // Published last, so that a batch shows whole or not at all.
