@@ -6,7 +6,8 @@
 //!
 //! - [`store::Task`] is what a stream task embeds: typed stores, a commit that covers all of them
 //!   and the position of the input, restore, and fencing of a former owner.
-//! - [`changelog`] is the contract with the log; a [file](changelog::File) is the default.
+//! - [`changelog`] is the contract with the log; a [file](changelog::File) is the default, and
+//!   [`ChangelogUrl`] names one in a line of text.
 //! - [`Db`] is the engine below, of use by itself: an ordered map with a write-ahead log, atomic
 //!   batches over keyspaces, snapshots and ranges.
 //! - [`Runtime`] holds the threads, the block cache and the one memory budget that any number of
@@ -45,6 +46,7 @@ mod slice;
 mod sstable;
 pub mod store;
 mod sync;
+mod url;
 mod version;
 mod wal;
 
@@ -57,6 +59,7 @@ pub use options::{
 };
 pub use runtime::Runtime;
 pub use slice::Slice;
+pub use url::ChangelogUrl;
 
 /// Compiles and runs the examples of the front page.
 #[cfg(doctest)]

@@ -6,6 +6,7 @@
 //!
 //! ```sh
 //! cargo run --release --example word_count -- --top 20 docs src
+//! cargo run --release --example word_count -- --changelog kafka://localhost:9092/words docs src
 //! ```
 
 use std::cmp::Reverse;
@@ -15,14 +16,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use siltstone::KEY_LEN_MAX;
-use siltstone::changelog::{File as FileChangelog, FileOptions};
 use siltstone::store::serde::{Bytes, U64};
 use siltstone::store::{How, KeyValue, RestoredStore, Task, TaskOptions};
+use siltstone::{ChangelogUrl, KEY_LEN_MAX};
 
 /// Counts the words of files, and goes on where it was after any crash.
 ///
@@ -36,6 +35,8 @@ Examples:
   word_count --top 20 docs src
   word_count --dump docs > counts
   zcat big.gz | word_count --state ./state-of-big --changelog ./changelog-of-big
+  word_count --changelog kafka://localhost:9092/words docs src
+  word_count --changelog 'kafka://one:9093/words?ca=ca.pem&user=ann&password-file=secret' docs
 
 Run it again with the same state: it goes on where the last commit was. What has been counted, by
 the names of the files, is not counted again; files that are new or longer are. A file named twice
@@ -48,9 +49,10 @@ struct Args {
     /// Where the state is kept.
     #[arg(long, value_name = "DIR", default_value = "./word_count-state")]
     state: PathBuf,
-    /// Where the changelog is kept, from which the state can be made again.
-    #[arg(long, value_name = "DIR", default_value = "./word_count-changelog")]
-    changelog: PathBuf,
+    /// Where the changelog is kept, from which the state can be made again: a directory, or
+    /// kafka://HOST:PORT[,HOST:PORT...]/PREFIX, whose topics are PREFIX-STORE-changelog.
+    #[arg(long, value_name = "URL", default_value = "./word_count-changelog")]
+    changelog: String,
     /// Print this many of the most frequent words.
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
@@ -112,8 +114,9 @@ struct Counter {
 
 impl Counter {
     fn open(args: &Args) -> Result<Self, Error> {
-        let changelog = Arc::new(FileChangelog::open(&args.changelog, FileOptions::new())?);
-        let options = TaskOptions::new(JOB, 0, &args.state, changelog).rebuild(args.rebuild);
+        let url: ChangelogUrl = args.changelog.parse()?;
+        let job = url.prefix().unwrap_or(JOB);
+        let options = TaskOptions::new(job, 0, &args.state, url.open()?).rebuild(args.rebuild);
         let task = Task::open(options.store("counts"))?;
         for store in &task.restored().stores {
             note(&describe(store));

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine", &["db"]),
     ("port", &["changelog", "kafka"]),
     ("stores", &["store"]),
-    ("face", &["inspect", "fuzzing", "bin", "lib"]),
+    ("face", &["inspect", "url", "fuzzing", "bin", "lib"]),
 ];
 const LAYER_PLATFORM: usize = 1;
 const LAYER_PORT: usize = 6;
