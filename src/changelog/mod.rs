@@ -213,6 +213,9 @@ pub trait Session: Send + fmt::Debug {
 
     /// Blocks until `commit` is decided; else as [`poll`](Self::poll).
     ///
+    /// It is decided for good then, but whoever follows without owning may see it a moment later:
+    /// on Kafka a transaction is committed before its markers are written into the partitions.
+    ///
     /// # Errors
     ///
     /// As [`poll`](Self::poll).

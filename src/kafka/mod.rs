@@ -31,7 +31,7 @@ use crate::changelog::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-pub use admin::{TopicDifference, TopicNames, TopicOptions};
+pub use admin::{FenceExpiration, TopicDifference, TopicNames, TopicOptions};
 pub use connection::{Address, Connector, Transport};
 pub use options::{
     BATCH_BYTES, BLOCK_TIMEOUT, BUFFER_BYTES, CONNECT_TIMEOUT, FETCH_BYTES, FETCH_PARTITION_BYTES,
@@ -44,7 +44,9 @@ pub use options::{BatchCompression, KafkaOptions, SaslMechanism, Secret, TlsOpti
 ///
 /// Each partition is one of a topic, with raw keys and values, so that other programs can read and
 /// write it too. A task is a *transactional id*. With [`Guarantee::Atomic`], the default, a commit
-/// is a transaction; with [`Guarantee::PerBatch`] batches count one by one.
+/// is a transaction; with [`Guarantee::PerBatch`] batches count one by one. The coordinator answers
+/// a commit before it has written the transaction's markers: it stands then, and the next owner
+/// finds it, but a [`reader`](Changelog::reader) without ownership may lag for some milliseconds.
 ///
 /// Topics that are missing are created when a task is claimed. To which task a partition belongs
 /// is not written down: two tasks that claim the same partition are not told.
@@ -70,8 +72,36 @@ impl Kafka {
 
 /// What tools want of topics. A topic is never altered by anything else here.
 impl Kafka {
+    /// Creates a topic as [`KafkaOptions::topics`] says, and waits until the brokers know it. False
+    /// if there is one of that name already, which is left as it is: see
+    /// [`topic_differences`](Self::topic_differences).
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for a name or a configuration that brokers refuse; `NotFound` if the
+    /// options do not allow it; `Changelog`.
+    pub fn create_topic(&self, topic: &str) -> Result<bool> {
+        let deadline = self.cluster.settings().operation_deadline();
+        let topics = admin::Topics::new(&self.cluster);
+        if topics.exists(topic, deadline)? {
+            return Ok(false);
+        }
+        topics.ensure(topic, 1, deadline).map(|_| true)
+    }
+
+    /// For how long brokers remember what fences are made of. Owners ask by themselves, and renew
+    /// their fence as often as that takes.
+    ///
+    /// # Errors
+    ///
+    /// `Changelog` if the cluster cannot be reached.
+    pub fn fence_expiration(&self) -> Result<FenceExpiration> {
+        let deadline = self.cluster.settings().operation_deadline();
+        admin::fence_expiration(&self.cluster, deadline)
+    }
+
     /// Compares a topic with what [`KafkaOptions::topics`] would have created. Empty: nothing
-    /// differs. Configurations that the options do not set are not looked at.
+    /// differs. What the options do not set is not looked at.
     ///
     /// # Errors
     ///

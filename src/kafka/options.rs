@@ -168,6 +168,7 @@ pub struct KafkaOptions {
     pub(crate) guarantee: Guarantee,
     pub(crate) transactional_id_prefix: String,
     pub(crate) transaction_timeout: Duration,
+    pub(crate) fence_expiration_max: Option<Duration>,
     pub(crate) buffer_bytes: usize,
     pub(crate) batch_bytes: usize,
     pub(crate) request_bytes_max: usize,
@@ -205,6 +206,7 @@ impl KafkaOptions {
             guarantee: Guarantee::Atomic,
             transactional_id_prefix: String::new(),
             transaction_timeout: TRANSACTION_TIMEOUT,
+            fence_expiration_max: None,
             buffer_bytes: BUFFER_BYTES,
             batch_bytes: BATCH_BYTES,
             request_bytes_max: REQUEST_BYTES_MAX,
@@ -334,6 +336,17 @@ impl KafkaOptions {
         self
     }
 
+    /// After how long without a renewal a fence is taken to be forgotten by the brokers, at the
+    /// latest. It is renewed every quarter of that, and nothing is sent under one that is older
+    /// than half. Unless set, what the brokers tell of themselves counts
+    /// ([`fence_expiration`](super::Kafka::fence_expiration)): set it for those that do not tell,
+    /// and forget sooner than a day.
+    #[must_use]
+    pub fn fence_expiration_max(mut self, age: Duration) -> Self {
+        self.fence_expiration_max = Some(age);
+        self
+    }
+
     /// Bytes of records that may wait for their acks. [`BUFFER_BYTES`] unless set.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
@@ -428,6 +441,13 @@ impl KafkaOptions {
         check("operation_timeout", self.operation_timeout, moment, day)?;
         check("metadata_age_max", self.metadata_age_max, moment, day)?;
         check("transaction_timeout", self.transaction_timeout, moment, day)?;
+        let fence_expiration_max = self.fence_expiration_max.unwrap_or(day);
+        check(
+            "fence_expiration_max",
+            fence_expiration_max,
+            moment,
+            365 * day,
+        )?;
         check("linger", self.linger, Duration::ZERO, 60 * second)?;
         check("block_timeout", self.block_timeout, Duration::ZERO, day)?;
         let delivery_timeout = self.delivery_timeout.unwrap_or(day);
@@ -547,6 +567,10 @@ mod tests {
             (
                 base().transaction_timeout(Duration::ZERO),
                 "transaction_timeout",
+            ),
+            (
+                base().fence_expiration_max(Duration::ZERO),
+                "fence_expiration_max",
             ),
             (base().linger(day), "linger"),
             (base().block_timeout(2 * day), "block_timeout"),

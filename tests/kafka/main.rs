@@ -7,8 +7,10 @@
 )]
 
 mod broker;
+mod heartbeat;
 mod producing;
 mod proxy;
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -140,7 +140,7 @@ impl TopicOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicDifference {
-    /// Kafka's name of the configuration.
+    /// Kafka's name of the configuration, or `partitions` for how many there are.
     pub name: String,
     /// What the options say.
     pub wanted: String,
@@ -158,6 +158,16 @@ pub(crate) struct Topics<'c> {
 impl<'c> Topics<'c> {
     pub(crate) fn new(cluster: &'c Cluster) -> Self {
         Self { cluster }
+    }
+
+    /// Whether the brokers know such a topic.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for what cannot be the name of one.
+    pub(crate) fn exists(&self, topic: &str, deadline: Deadline) -> Result<bool> {
+        check_topic(topic)?;
+        Ok(self.cluster.topic(topic, deadline)?.is_some())
     }
 
     /// The topic of that name; creates it, with at least `partitions_min` partitions, if it is
@@ -226,12 +236,12 @@ impl<'c> Topics<'c> {
         })
     }
 
-    /// Compares a topic with the options. Empty: nothing differs. Configurations that were not
-    /// set in the options are not looked at.
+    /// Compares a topic with the options. Empty: nothing differs. What was not set in the options
+    /// is not looked at.
     ///
     /// # Errors
     ///
-    /// `Unsupported` if the brokers do not describe; `Changelog`.
+    /// `NotFound` if there is none; `Unsupported` if the brokers do not describe; `Changelog`.
     pub(crate) fn differences(
         &self,
         topic: &str,
@@ -242,13 +252,22 @@ impl<'c> Topics<'c> {
         let found = self.configs(topic, &names, deadline)?;
         let wanted = options.configs.iter().zip(found);
         let different = wanted.filter(|((_, wanted), found)| found.as_ref() != Some(wanted));
-        Ok(different
-            .map(|((name, wanted), found)| TopicDifference {
-                name: name.clone(),
-                wanted: wanted.clone(),
-                found,
-            })
-            .collect())
+        let different = different.map(|((name, wanted), found)| TopicDifference {
+            name: name.clone(),
+            wanted: wanted.clone(),
+            found,
+        });
+        let mut differences: Vec<_> = different.collect();
+        let partitions = self.cluster.topic(topic, deadline)?;
+        let found = partitions.map(|topic| topic.partitions);
+        if let Some(wanted) = options.partitions.filter(|wanted| Some(*wanted) != found) {
+            differences.push(TopicDifference {
+                name: "partitions".to_owned(),
+                wanted: wanted.to_string(),
+                found: found.map(|found| found.to_string()),
+            });
+        }
+        Ok(differences)
     }
 
     /// The values of a topic's configurations, in the order of `names`; `None` where the broker

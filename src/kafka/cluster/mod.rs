@@ -18,6 +18,11 @@ use crate::sync::{Arc, Mutex};
 
 use view::{Answer, Lead, View};
 
+/// For how long a connection may be at rest: brokers close those that are silent for minutes.
+const REST_MAX: Duration = Duration::from_secs(60);
+/// How many connections may be at rest.
+const RESTING_MAX: usize = 16;
+
 /// The view of one cluster, shared by all who talk to it. Cheap to clone; its clones share what is
 /// known and the shutdown.
 ///
@@ -37,6 +42,8 @@ struct Scope {
     settings: Settings,
     /// The connection for questions to any broker, held by who asks.
     asking: Mutex<Option<Connection>>,
+    /// Connections to brokers that are at rest, with their number and since when.
+    resting: Mutex<Vec<(i32, Duration, Connection)>>,
 }
 
 /// A topic as the metadata have it.
@@ -67,6 +74,7 @@ impl Cluster {
             scope: Arc::new(Scope {
                 settings,
                 asking: Mutex::new(None),
+                resting: Mutex::default(),
             }),
         }
     }
@@ -79,6 +87,7 @@ impl Cluster {
             scope: Arc::new(Scope {
                 settings: self.scope.settings.scoped(),
                 asking: Mutex::new(None),
+                resting: Mutex::default(),
             }),
         }
     }
@@ -97,6 +106,29 @@ impl Cluster {
             self.ask(None, deadline, |_| Ok(()))?;
             Ok(self.view.lock().cluster_id.clone())
         })
+    }
+
+    /// The numbers of all brokers.
+    pub(crate) fn nodes(&self, deadline: Deadline) -> Result<Vec<i32>> {
+        self.retry("ask for the brokers", deadline, || {
+            self.ask(None, deadline, |_| Ok(()))?;
+            Ok(Some(self.view.lock().brokers.keys().copied().collect()))
+        })
+    }
+
+    /// For how long brokers remember idle producers and transactional ids, if somebody has asked
+    /// lately.
+    pub(crate) fn expirations(&self) -> Option<(Duration, Duration)> {
+        let now = self.settings().env().monotonic();
+        let age_max = self.settings().options().metadata_age_max;
+        let (asked, found) = self.view.lock().expirations?;
+        (now.saturating_sub(asked) < age_max).then_some(found)
+    }
+
+    /// Keeps what was asked, for all who share the view.
+    pub(crate) fn set_expirations(&self, found: (Duration, Duration)) {
+        let now = self.settings().env().monotonic();
+        self.view.lock().expirations = Some((now, found));
     }
 
     /// Asks the brokers for a topic. `None`: they say that it does not exist (and a moment after
@@ -180,6 +212,70 @@ impl Cluster {
         opened
     }
 
+    /// A connection to a broker that somebody has given back, or else a new one; see
+    /// [`connect`](Self::connect).
+    pub(crate) fn borrow(&self, node: i32, deadline: Deadline) -> Result<Connection> {
+        match self.take_resting(node) {
+            Some(connection) => Ok(connection),
+            None => self.connect(node, deadline),
+        }
+    }
+
+    fn take_resting(&self, node: i32) -> Option<Connection> {
+        let now = self.settings().env().monotonic();
+        let mut resting = self.scope.resting.lock();
+        // Brokers close what is silent for long.
+        resting.retain(|(_, since, _)| now.saturating_sub(*since) < REST_MAX);
+        let index = resting.iter().rposition(|(to, ..)| *to == node)?;
+        Some(resting.swap_remove(index).2)
+    }
+
+    /// Keeps a connection, on which every request was answered, for whoever borrows one next.
+    pub(crate) fn give_back(&self, node: i32, mut connection: Connection) {
+        connection.set_limit(Deadline::NEVER);
+        let now = self.settings().env().monotonic();
+        let mut resting = self.scope.resting.lock();
+        if resting.len() < RESTING_MAX {
+            resting.push((node, now, connection));
+        }
+    }
+
+    /// Asks a broker something, over a connection that is at rest if there is one. One that turns
+    /// out to be broken is replaced: `ask` may be called again.
+    pub(crate) fn ask_broker<T>(
+        &self,
+        node: i32,
+        deadline: Deadline,
+        ask: impl Fn(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        if let Some(mut connection) = self.take_resting(node) {
+            connection.set_limit(deadline);
+            match ask(&mut connection) {
+                Err(error) if error.kind() == ErrorKind::Io => {}
+                answer => {
+                    if answer.is_ok() {
+                        self.give_back(node, connection);
+                    }
+                    return answer;
+                }
+            }
+        }
+        let mut connection = self.connect(node, deadline)?;
+        connection.set_limit(deadline);
+        let answer = ask(&mut connection)?;
+        self.give_back(node, connection);
+        Ok(answer)
+    }
+
+    /// Asks any broker something, over the connection for that.
+    pub(crate) fn ask_any<T>(
+        &self,
+        deadline: Deadline,
+        ask: impl FnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        self.with_any(deadline, ask)
+    }
+
     /// Opens a connection to any broker, trying known ones and then the bootstrap servers, in an
     /// order of chance so that clients spread.
     pub(crate) fn connect_any(&self, deadline: Deadline) -> Result<Connection> {
@@ -192,6 +288,10 @@ impl Cluster {
                 let first = settings.env().random_u64() % (group.len().max(1) as u64);
                 let first = usize::try_from(first).unwrap_or(0);
                 for address in group[first..].iter().chain(&group[..first]) {
+                    // The first reason says more than that no time was left.
+                    if failure.is_some() && deadline.is_over(settings.env()) {
+                        break;
+                    }
                     match Connection::open(settings, address, deadline) {
                         Err(error) if is_passing(&error) => failure = Some(error),
                         other => return other.map(Some),
@@ -364,6 +464,10 @@ impl Cluster {
                 return Err(given_up(what, &failure));
             }
             settings.pause(backoff.next(settings.env().random_u64()), deadline)?;
+            // Another attempt would only say that no time was left.
+            if deadline.is_over(settings.env()) {
+                return Err(given_up(what, &failure));
+            }
         }
     }
 }

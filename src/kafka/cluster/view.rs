@@ -17,6 +17,9 @@ pub(super) struct View {
     pub(super) controller: Option<i32>,
     pub(super) brokers: BTreeMap<i32, Address>,
     topics: HashMap<String, Known>,
+    /// When the brokers were asked, by the monotonic clock, for how long they remember idle
+    /// producers and transactional ids.
+    pub(super) expirations: Option<(Duration, (Duration, Duration))>,
     /// Brokers that could not be reached, and when to try again.
     pub(super) unreachable: HashMap<i32, (Backoff, Deadline)>,
 }

@@ -91,7 +91,16 @@ impl Inbound {
             .filter(|len| *len <= source.bytes_max);
         let len = len.ok_or_else(|| {
             let (len, max) = (i32::from_be_bytes(self.length_bytes()), source.bytes_max);
-            Error::corruption(format!("an answer of {len} bytes, at most {max} are taken"))
+            // An alert of TLS, read as a length.
+            let is_alert = self.length_bytes().starts_with(&[21, 3]);
+            let hint = if is_alert {
+                " (does the server want TLS?)"
+            } else {
+                ""
+            };
+            Error::corruption(format!(
+                "an answer of {len} bytes, at most {max} are taken{hint}"
+            ))
         })?;
         let have = ahead.len().min(len);
         // What the buffer has room for already costs nothing. Beyond it, room is made only as

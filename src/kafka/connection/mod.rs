@@ -129,8 +129,9 @@ impl Connection {
     /// # Errors
     ///
     /// `Io` where the broker cannot be reached or breaks off, `Corruption` for answers that are
-    /// none; both may be tried again. `InvalidArgument` where it refuses the login, `Unsupported`
-    /// where there is no common version or a feature is missing, `Closed` after a shutdown.
+    /// none; both may be tried again. `InvalidArgument` where it refuses the login or does not
+    /// prove who it is, `Unsupported` where there is no common version or a feature is missing,
+    /// `Closed` after a shutdown.
     pub(crate) fn open(settings: &Settings, address: &Address, limit: Deadline) -> Result<Self> {
         settings.shutdown().check()?;
         let deadline = settings.deadline(settings.options().connect_timeout);
@@ -420,5 +421,9 @@ impl Shared {
 }
 
 fn broken(address: &Address, what: &str, error: io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("broker {address}: {what}")).with_source(error)
+    let kind = match error.kind() {
+        io::ErrorKind::InvalidInput => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, format!("broker {address}: {what}")).with_source(error)
 }

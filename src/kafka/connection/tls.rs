@@ -149,9 +149,11 @@ impl Tls {
             }
             let mut ciphertext = self.ciphertext.lock();
             if ciphertext.start == ciphertext.end {
-                let len = ciphertext.fill(&*self.inner, deadline.remaining(&*self.env))?;
-                if len == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
+                let filled = ciphertext.fill(&*self.inner, deadline.remaining(&*self.env));
+                match filled {
+                    Ok(0) => return Err(unanswered(&io::ErrorKind::UnexpectedEof.into())),
+                    Ok(_) => {}
+                    Err(error) => return Err(unanswered(&error)),
                 }
             }
             let fed = self.feed(&mut ciphertext);
@@ -170,9 +172,7 @@ impl Tls {
         let mut rest = &ciphertext.bytes[ciphertext.start..ciphertext.end];
         let taken = machine.read_tls(&mut rest)?;
         ciphertext.start += taken;
-        machine
-            .process_new_packets()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        machine.process_new_packets().map_err(failed)?;
         Ok(())
     }
 
@@ -235,6 +235,34 @@ impl Transport for Tls {
     fn is_encrypted(&self) -> bool {
         true
     }
+}
+
+/// A server that does not know what TLS is breaks off, or waits for more.
+fn unanswered(error: &io::Error) -> io::Error {
+    let what =
+        format!("no answer to the TLS handshake: does the server speak TLS there? ({error})");
+    io::Error::new(error.kind(), what)
+}
+
+/// What went wrong, in words; `InvalidInput` for what another attempt does not mend.
+fn failed(error: rustls::Error) -> io::Error {
+    use rustls::{CertificateError as Bad, Error, InvalidMessage};
+
+    let what = match &error {
+        Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
+            "its certificate is not signed by any that is trusted"
+        }
+        Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "its certificate is one of another host"
+        }
+        Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
+            "its certificate has expired"
+        }
+        Error::InvalidCertificate(_) => "its certificate is not good",
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => "it does not speak TLS there",
+        _ => return io::Error::new(io::ErrorKind::InvalidData, error),
+    };
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{what} ({error})"))
 }
 
 fn server_name(name: &str) -> io::Result<ServerName<'static>> {

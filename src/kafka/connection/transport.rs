@@ -32,7 +32,8 @@ pub trait Connector: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// What the system answers; `TimedOut` if the time is over.
+    /// What the system answers; `TimedOut` if the time is over; `InvalidInput` where another
+    /// attempt is of no use.
     fn connect(&self, address: &Address, timeout: Duration) -> io::Result<Arc<dyn Transport>>;
 }
 

@@ -188,9 +188,7 @@ fn ask_leader<T>(
     let mut backoff = Backoff::requests();
     loop {
         let leader = cluster.leader(partition, deadline)?;
-        let asked = cluster
-            .connect(leader.node, deadline)
-            .and_then(|mut connection| ask(&mut connection, leader));
+        let asked = cluster.ask_broker(leader.node, deadline, |connection| ask(connection, leader));
         let error = match asked {
             Ok((code, answer)) => match next(code) {
                 Next::Take => return Ok(answer),
@@ -226,9 +224,7 @@ fn tombstone_retention_ms(
     let settings = cluster.settings();
     let mut backoff = Backoff::requests();
     loop {
-        let asked = cluster
-            .connect_any(deadline)
-            .and_then(|mut connection| describe(&mut connection, topic));
+        let asked = cluster.ask_any(deadline, |connection| describe(connection, topic));
         let error = match asked {
             Ok(Ok(retention_ms)) => return Ok(retention_ms),
             // Brokers that do not tell (or not us) are taken at their word or at their default.
@@ -276,8 +272,9 @@ fn describe(connection: &mut Connection, topic: &str) -> Result<Result<Option<u6
     }
     let value = |name| {
         let config = result.configs.iter().find(|config| config.name == name);
+        // Some tell only what differs from their defaults.
         config.and_then(|config| config.value).ok_or_else(|| {
-            Error::corruption(format!(
+            Error::unsupported(format!(
                 "DescribeConfigs response: topic {topic} has no {name}"
             ))
         })

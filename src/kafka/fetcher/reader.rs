@@ -254,7 +254,7 @@ pub(super) fn find_marker<S: Source>(
 }
 
 const MARKER_FIRST: std::time::Duration = std::time::Duration::from_millis(2);
-const MARKER_LONGEST: std::time::Duration = std::time::Duration::from_millis(100);
+const MARKER_LONGEST: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Written for this owner; a higher epoch of the same id can only have come after it.
 fn is_marker_of(batch: &Batch<'_>, identity: Identity) -> bool {

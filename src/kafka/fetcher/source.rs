@@ -59,12 +59,23 @@ impl BrokerSource {
                     ));
                 }
                 self.leader = Some(leader);
-                self.connection = Some(self.cluster.connect(leader.node, deadline)?);
+                self.connection = Some(self.cluster.borrow(leader.node, deadline)?);
                 leader
             }
         };
         let connection = self.connection.as_mut();
         Ok((connection.expect("it was just opened"), leader))
+    }
+}
+
+impl Drop for BrokerSource {
+    fn drop(&mut self) {
+        // One that has to answer still is of no use to others.
+        if let (Some(leader), Some(connection), true) =
+            (self.leader, self.connection.take(), self.sent.is_empty())
+        {
+            self.cluster.give_back(leader.node, connection);
+        }
     }
 }
 

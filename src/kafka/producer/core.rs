@@ -71,8 +71,8 @@ pub(crate) struct Core {
     proved_ms: u64,
     /// From then on nothing is sent before the fence was renewed, by the monotonic clock.
     held_from: Duration,
-    /// Since when a transaction is open, by the monotonic clock.
-    transaction_since: Option<Duration>,
+    /// From when on the open transaction should be committed, by the monotonic clock.
+    commit_wanted_from: Option<Duration>,
 }
 
 impl Core {
@@ -111,7 +111,7 @@ impl Core {
             proof: Proof::None,
             proved_ms: 0,
             held_from: Duration::MAX,
-            transaction_since: None,
+            commit_wanted_from: None,
         }
     }
 
@@ -427,16 +427,16 @@ impl Core {
     }
 
     /// Takes what the coordinator's answers prove: when the newest one was sent, from when on the
-    /// fence is too old to send anything, and since when a transaction is open.
+    /// fence is too old to send anything, and from when on an open transaction should be committed.
     pub(crate) fn owned(
         &mut self,
         proved_ms: u64,
         held_from: Duration,
-        transaction_since: Option<Duration>,
+        commit_wanted_from: Option<Duration>,
     ) {
         self.proved_ms = proved_ms;
         self.held_from = held_from;
-        self.transaction_since = transaction_since;
+        self.commit_wanted_from = commit_wanted_from;
     }
 
     /// When the newest request was sent whose answer proved the ownership, by the wall clock.
@@ -444,9 +444,9 @@ impl Core {
         self.proved_ms
     }
 
-    /// Since when a transaction is open, by the monotonic clock.
-    pub(crate) fn transaction_since(&self) -> Option<Duration> {
-        self.transaction_since
+    /// From when on the open transaction should be committed, by the monotonic clock.
+    pub(crate) fn commit_wanted_from(&self) -> Option<Duration> {
+        self.commit_wanted_from
     }
 
     /// The offset behind the newest acknowledged record, and its leader's epoch.

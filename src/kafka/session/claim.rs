@@ -1,11 +1,13 @@
 //! Becoming the owner of a task.
 
+use std::time::Duration;
+
 use super::super::admin::Topics;
 use super::super::cluster::Cluster;
 use super::super::connection::Backoff;
 use super::super::fetcher;
 use super::super::producer::{BatchLimits, Brokers, Core, Producer, ProducerOptions, Writer};
-use super::super::transaction::{BrokerCoordinator, Transactions};
+use super::super::transaction::{BrokerCoordinator, Heartbeat, Transactions};
 use super::conductor::Conductor;
 use super::{Claimed, KafkaSession};
 use crate::changelog::{CommitId, Guarantee, Partition};
@@ -13,6 +15,9 @@ use crate::error::Result;
 use crate::kafka::options::{BatchCompression, KafkaOptions};
 use crate::options::Compression;
 use crate::sync::Arc;
+
+/// For how long a fence holds for sure, whatever brokers are set to.
+const UNKNOWN_MAX: Duration = Duration::from_secs(10);
 
 /// Claims `partitions` for `task`: makes sure that the topics are there, fences the former owner,
 /// and finds its own fence in each partition.
@@ -90,7 +95,10 @@ fn start(
         &fences,
     );
     let fenced_ms = transactions.proved_ms();
-    core.owned(fenced_ms, std::time::Duration::MAX, None);
+    // Until the conductor knows for how long brokers remember the fence.
+    let known_max = options.fence_expiration_max.unwrap_or(UNKNOWN_MAX);
+    let held_from = transactions.beat_at() + known_max.min(UNKNOWN_MAX) / 2;
+    core.owned(fenced_ms, held_from, None);
     let partitions: Vec<Partition> = claimed
         .iter()
         .map(|claimed| claimed.partition.clone())
@@ -106,6 +114,7 @@ fn start(
         producer: Arc::clone(&producer),
         transactions,
         is_transactional,
+        heartbeat: Heartbeat::default(),
     };
     let conductor = env.spawn("kafka-conductor", Box::new(move || conductor.run()))?;
     let record_bytes_max = options.record_bytes_max.min(options.buffer_bytes) as u64;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::admin;
 use super::super::cluster::Cluster;
 use super::super::connection::Deadline;
 use super::super::fetcher;
@@ -14,13 +15,12 @@ use crate::changelog::Partition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
-/// For how long brokers remember a producer that does not write, unless they are told otherwise
-/// (`producer.id.expiration.ms`).
-const PRODUCER_ID_EXPIRATION: Duration = Duration::from_secs(24 * 3600);
-/// The same of a task without transactions (`transactional.id.expiration.ms`).
-const TRANSACTIONAL_ID_EXPIRATION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A pause after trouble that may pass.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long brokers may take to tell what they are set to.
+const LEARN_MAX: Duration = Duration::from_secs(1);
+const TOO_OLD: &str = "the transaction was open for so long, or this process stood still, that \
+                       the fence has to be renewed first: abort";
 
 pub(super) struct Conductor {
     pub(super) cluster: Cluster,
@@ -28,19 +28,51 @@ pub(super) struct Conductor {
     pub(super) producer: Arc<Producer<Brokers>>,
     pub(super) transactions: Transactions<BrokerCoordinator>,
     pub(super) is_transactional: bool,
+    pub(super) heartbeat: Heartbeat,
 }
 
-/// The policy for brokers with the default expirations.
-pub(super) fn heartbeat() -> Heartbeat {
-    Heartbeat::new(PRODUCER_ID_EXPIRATION, TRANSACTIONAL_ID_EXPIRATION)
+/// Gives an open transaction up whose fence is too old: nothing more is sent under it, and it is
+/// renewed between transactions only. False if that was done already, or is of no use.
+fn give_up(core: &mut Core) -> bool {
+    if core.check_healthy().is_ok() {
+        core.fail(Error::new(ErrorKind::Changelog, TOO_OLD));
+        return true;
+    }
+    // What was sent and not answered cannot be repeated: its sequence numbers are given up.
+    let is_stuck = core.check_alive().is_ok() && core.is_aborting() && !core.is_renumbering();
+    if is_stuck {
+        core.want_renumbering();
+    }
+    is_stuck
 }
 
 impl Conductor {
     /// Ends when the producer stops.
     pub(super) fn run(mut self) {
+        self.learn();
+        self.publish();
         while let Some(step) = self.next() {
             let result = self.carry_out(step);
             self.took(result);
+        }
+    }
+
+    /// Asks for how long brokers remember the fence, unless somebody has lately. What is not told
+    /// is taken to be as it was.
+    fn learn(&mut self) {
+        let known = self.cluster.expirations().or_else(|| {
+            let deadline = self.cluster.settings().deadline(LEARN_MAX);
+            let found = admin::fence_expiration(&self.cluster, deadline).ok()?;
+            let found = (found.producer_id, found.transactional_id);
+            self.cluster.set_expirations(found);
+            Some(found)
+        });
+        if let Some((producer_id, transactional_id)) = known {
+            self.heartbeat = Heartbeat::new(producer_id, transactional_id);
+        }
+        let options = self.cluster.settings().options();
+        if let Some(expiry_max) = options.fence_expiration_max {
+            self.heartbeat = self.heartbeat.at_most(expiry_max);
         }
     }
 
@@ -53,14 +85,28 @@ impl Conductor {
                 return None;
             }
             let now = self.cluster.settings().env().monotonic();
-            let due = heartbeat().due(self.transactions.beat_at(), now);
-            let is_due = !matches!(due, Due::In(_)) && !board.core.is_in_transaction();
+            let due = match self.partitions.len() {
+                // Nothing to fence.
+                0 => Due::In(LOOK_AGAIN),
+                _ => self.heartbeat.due(self.transactions.beat_at(), now),
+            };
+            let is_open = board.core.is_in_transaction();
+            let is_due = !matches!(due, Due::In(_)) && !is_open;
             let step = board.core.step();
             match step {
                 Step::Wait if is_due && board.core.check_alive().is_ok() => {
                     return Some(Step::Prove);
                 }
-                Step::Wait => producer.wait(&mut board, LOOK_AGAIN),
+                Step::Wait if due == Due::BeforeAppend && is_open && give_up(&mut board.core) => {
+                    producer.changed();
+                }
+                Step::Wait => {
+                    let timeout = match due {
+                        Due::In(left) => left.min(LOOK_AGAIN),
+                        _ => LOOK_AGAIN,
+                    };
+                    producer.wait(&mut board, timeout);
+                }
                 // What waits for a fence that is too old goes behind its renewal.
                 Step::Enlist(_) if is_due => return Some(Step::Prove),
                 step => return Some(step),
@@ -110,6 +156,7 @@ impl Conductor {
     }
 
     fn prove(&mut self) -> Result<()> {
+        self.learn();
         let mut proved = self.transactions.prove(self.deadline());
         if proved
             .as_ref()
@@ -192,21 +239,20 @@ impl Conductor {
 
     /// Tells the senders what the coordinator's answers have proved.
     fn publish(&self) {
-        let now = self.cluster.settings().env().monotonic();
-        let beat_at = self.transactions.beat_at();
-        // The policy says from when on a beat has to come first.
-        let expiry = PRODUCER_ID_EXPIRATION.min(TRANSACTIONAL_ID_EXPIRATION);
-        let held_from = match heartbeat().due(beat_at, now) {
-            Due::BeforeAppend => now,
-            _ => beat_at.saturating_add(expiry / 2),
-        };
         let transactions = &self.transactions;
+        let beat_at = transactions.beat_at();
+        let timeout = self.cluster.settings().options().transaction_timeout;
+        // Before the coordinator ends it, and before nothing can be sent any more.
+        let commit_wanted_from = transactions.open_since().map(|since| {
+            let due_from = self.heartbeat.due_from(beat_at);
+            since.saturating_add(timeout / 2).min(due_from)
+        });
         let mut board = self.producer.board();
         let core: &mut Core = &mut board.core;
         core.owned(
             transactions.proved_ms(),
-            held_from,
-            transactions.open_since(),
+            self.heartbeat.overdue_from(beat_at),
+            commit_wanted_from,
         );
     }
 

@@ -257,12 +257,8 @@ impl Session for KafkaSession {
     }
 
     fn commit_requested(&self) -> bool {
-        let settings = self.cluster.settings();
-        let since = self.producer.board().core.transaction_since();
-        since.is_some_and(|since| {
-            let age = settings.env().monotonic().saturating_sub(since);
-            age >= settings.options().transaction_timeout / 2
-        })
+        let from = self.producer.board().core.commit_wanted_from();
+        from.is_some_and(|from| self.cluster.settings().env().monotonic() >= from)
     }
 
     fn idle_positions(&mut self) -> Result<Vec<Position>> {

@@ -136,6 +136,10 @@ impl Coordinator for BrokerCoordinator {
         (env.monotonic(), env.wall_clock_ms())
     }
 
+    fn transaction_timeout(&self) -> Duration {
+        self.transaction_timeout
+    }
+
     fn transactional_id(&self) -> &str {
         &self.transactional_id
     }

@@ -24,6 +24,18 @@ pub(crate) enum Due {
     BeforeAppend,
 }
 
+/// What brokers do by default.
+const PRODUCER_ID_EXPIRATION: Duration = Duration::from_secs(24 * 3600);
+
+impl Default for Heartbeat {
+    /// The policy for brokers with the default expirations.
+    fn default() -> Self {
+        Self {
+            expiry: PRODUCER_ID_EXPIRATION,
+        }
+    }
+}
+
 impl Heartbeat {
     /// The policy for brokers with these expirations.
     pub(crate) fn new(producer_id: Duration, transactional_id: Duration) -> Self {
@@ -32,16 +44,35 @@ impl Heartbeat {
         }
     }
 
+    /// The same, for brokers that forget at the latest after `expiry`.
+    #[must_use]
+    pub(crate) fn at_most(self, expiry: Duration) -> Self {
+        Self {
+            expiry: self.expiry.min(expiry),
+        }
+    }
+
+    /// From when on a beat has to come before anything else is sent.
+    pub(crate) fn overdue_from(self, beat: Duration) -> Duration {
+        beat.saturating_add(self.expiry / 2)
+    }
+
+    /// From when on a beat is due, whenever no transaction is open.
+    pub(crate) fn due_from(self, beat: Duration) -> Duration {
+        beat.saturating_add(self.expiry / 4)
+    }
+
     /// What is due at `now`, when the newest successful beat was sent at `beat`; both by a clock
     /// that counts suspended time.
     pub(crate) fn due(self, beat: Duration, now: Duration) -> Due {
-        let age = now.saturating_sub(beat);
-        if age >= self.expiry / 2 {
+        let due_from = self.due_from(beat);
+        if now >= self.overdue_from(beat) {
             Due::BeforeAppend
-        } else if age >= self.expiry / 4 {
+        } else if now >= due_from {
             Due::Now
         } else {
-            Due::In((self.expiry / 4).saturating_sub(age))
+            // A beat that is recorded as later than now is as fresh as can be.
+            Due::In(due_from.saturating_sub(now).min(self.expiry / 4))
         }
     }
 }

@@ -113,6 +113,9 @@ pub(crate) trait Coordinator: Send {
     /// Time by the monotonic clock and by the wall clock (milliseconds since 1970).
     fn now(&self) -> (Duration, u64);
 
+    /// How long a transaction may be open before the coordinator ends it.
+    fn transaction_timeout(&self) -> Duration;
+
     /// The name of the task's owner in messages.
     fn transactional_id(&self) -> &str;
 }

@@ -15,8 +15,8 @@ const EPOCH_MAX: i16 = i16::MAX - 1;
 /// as a permanent one.
 const FEW_MAX: u32 = 10;
 /// The pauses while an earlier transaction is being completed, which takes milliseconds.
-const SOON_FIRST: Duration = Duration::from_millis(20);
-const SOON_LONGEST: Duration = Duration::from_millis(100);
+const SOON_FIRST: Duration = Duration::from_millis(2);
+const SOON_LONGEST: Duration = Duration::from_millis(25);
 
 /// What the coordinator has of this owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(crate) struct Transactions<C> {
     /// For each partition, when the request was sent that put the newest marker into it.
     marked: Vec<Duration>,
     state: State,
+    /// When the newest transaction was begun, by the monotonic clock.
+    begun: Duration,
     /// The answer to a request to end the transaction was lost at least once.
     answer_lost: bool,
     /// When the newest request was sent whose answer proved the ownership, by the wall clock.
@@ -88,6 +90,7 @@ impl<C: Coordinator> Transactions<C> {
             identity: Identity { id: -1, epoch: -1 },
             partitions,
             state: State::Idle,
+            begun: Duration::ZERO,
             answer_lost: false,
             proved_ms,
         };
@@ -151,7 +154,8 @@ impl<C: Coordinator> Transactions<C> {
         }
         // Open from the first attempt on: its answer may be lost.
         if self.state == State::Idle {
-            self.state = State::Open(self.coordinator.now().0);
+            self.begun = self.coordinator.now().0;
+            self.state = State::Open(self.begun);
         }
         let names: Vec<Partition> = new
             .iter()
@@ -168,7 +172,7 @@ impl<C: Coordinator> Transactions<C> {
                     Ok(())
                 }
                 Meaning::OldEpoch => {
-                    self.state = State::Doubted;
+                    self.doubt(code)?;
                     self.settle(deadline)?;
                     self.state = State::Expired;
                     Err(self.expired())
@@ -244,7 +248,7 @@ impl<C: Coordinator> Transactions<C> {
                 Ok(Some(self.ended(Outcome::Aborted(reason))))
             }
             (Meaning::OldEpoch, _) => {
-                self.state = State::Doubted;
+                self.doubt(code)?;
                 self.settle_end(deadline)
             }
             (Meaning::OtherId, _) => Err(self.fenced(code)),
@@ -345,6 +349,18 @@ impl<C: Coordinator> Transactions<C> {
         })
     }
 
+    /// The epoch is old: there is another owner, or the coordinator has ended a transaction that
+    /// was open for too long. It is asked only where it can be the latter, for the question itself
+    /// aborts whatever transaction a new owner has open.
+    fn doubt(&mut self, code: ErrorCode) -> Result<()> {
+        let age = self.coordinator.now().0.saturating_sub(self.begun);
+        if age < self.coordinator.transaction_timeout() {
+            return Err(self.fenced(code));
+        }
+        self.state = State::Doubted;
+        Ok(())
+    }
+
     /// Asks who owns the task by claiming the epoch after one's own, which only its newest owner
     /// is given.
     fn settle(&mut self, deadline: Deadline) -> Result<()> {
@@ -404,6 +420,7 @@ impl<C: Coordinator> Transactions<C> {
             return Ok(());
         }
         let all = self.partitions.clone();
+        self.begun = self.coordinator.now().0;
         let proved_ms = match self.ask_add(&all, deadline)? {
             Asked::Unanswered(error) => return Err(error),
             Asked::Answered(code, proved_ms) => {
@@ -429,7 +446,7 @@ impl<C: Coordinator> Transactions<C> {
             Meaning::OtherId => Err(self.fenced(code)),
             // A stall between the two requests looks the same as another owner.
             Meaning::OldEpoch => {
-                self.state = State::Doubted;
+                self.doubt(code)?;
                 Err(self.refused(what, code))
             }
             _ => Err(self.refused(what, code)),

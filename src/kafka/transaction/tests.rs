@@ -28,6 +28,8 @@ struct Script {
     /// The deadline is over when they are spent.
     pauses_left: u32,
     now: Duration,
+    /// Zero: any transaction may have been open for too long.
+    timeout: Duration,
 }
 
 impl Script {
@@ -96,6 +98,10 @@ impl Coordinator for Script {
         (self.now, self.now.as_secs())
     }
 
+    fn transaction_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     fn transactional_id(&self) -> &'static str {
         "task"
     }
@@ -110,6 +116,7 @@ fn claim(answers: &[Answer]) -> Result<Transactions<Script>> {
         can_resume: true,
         pauses_left: 3,
         now: Duration::ZERO,
+        timeout: Duration::ZERO,
     };
     let partitions = vec![Partition::new("a", 0), Partition::new("b", 0)];
     Transactions::claim(script, partitions, NEVER)
@@ -333,4 +340,35 @@ fn a_beat_proves_the_ownership_or_tells_its_loss() {
     let mut transactions = owner(&[Code(90), Code(90)]);
     assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Changelog);
     assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Fenced);
+}
+
+#[test]
+fn an_old_epoch_of_a_young_transaction_is_another_owner_who_is_not_disturbed() {
+    type Act = fn(&mut Transactions<Script>) -> Result<()>;
+    let add: Act = |owner| owner.add(&[0], NEVER);
+    let end: Act = |owner| {
+        owner.add(&[0], NEVER)?;
+        owner.end(Decision::Commit, NEVER).map(drop)
+    };
+    let beat: Act = |owner| owner.beat(NEVER).map(drop);
+    for (act, answers) in [
+        (add, &[Code(90)][..]),
+        (end, &[Code(0), Code(47)]),
+        (beat, &[Code(0), Code(90)]),
+    ] {
+        // Each answer takes a second.
+        let mut young = owner(answers);
+        young.coordinator.timeout = Duration::from_secs(3);
+        let error = act(&mut young).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
+        let asked = &young.coordinator.asked;
+        assert!(
+            !asked.iter().any(|asked| asked.starts_with("resume")),
+            "{asked:?}"
+        );
+    }
+    let mut old = owner(&[Code(0), Code(47), Given(7, 6)]);
+    old.coordinator.timeout = Duration::from_secs(2);
+    end(&mut old).unwrap();
+    assert!(old.coordinator.asked.contains(&"resume 7/5".to_owned()));
 }

@@ -4,23 +4,70 @@ use std::time::{Duration, Instant};
 
 use siltstone::ErrorKind;
 use siltstone::changelog::RecordRef;
+use siltstone::kafka::Kafka;
 
+use crate::peer::Peer;
 use crate::rig::{Cluster, GUARANTEES, commit, fails, follow, open, partition, unique};
 use crate::watchdog::within;
 
 /// How soon they forget.
 const EXPIRATION: Duration = Duration::from_secs(4);
 
+/// Brokers that forget after [`EXPIRATION`].
+fn forgetful() -> Cluster {
+    let expiration = EXPIRATION.as_millis();
+    Cluster::start(&[
+        &format!("producer.id.expiration.ms={expiration}"),
+        "producer.id.expiration.check.interval.ms=200",
+        &format!("transactional.id.expiration.ms={expiration}"),
+        "transaction.remove.expired.transaction.cleanup.interval.ms=200",
+    ])
+}
+
+#[test]
+fn fences_are_renewed_as_often_as_the_brokers_say_without_being_asked() {
+    within(180, || {
+        let cluster = forgetful();
+        let log = Kafka::open(cluster.options()).unwrap();
+        let found = log.fence_expiration().unwrap();
+        assert_eq!(found.producer_id, EXPIRATION);
+        assert_eq!(found.transactional_id, EXPIRATION);
+        assert_eq!(found.assumed, None);
+        for guarantee in GUARANTEES {
+            let log = open(cluster.options().guarantee(guarantee));
+            let (task, topic) = (unique("task"), unique("quiet"));
+            let mut old = log.claim(&task, &[partition(&topic)]).unwrap();
+            let mut new = log.claim(&task, &[partition(&topic)]).unwrap();
+            // Markers of heartbeats, and nothing else, move the end.
+            let end = |peer: &mut Peer| {
+                peer.settle(&topic);
+                peer.bounds(&topic).1
+            };
+            let mut peer = Peer::new(&cluster.bootstrap);
+            let first = end(&mut peer);
+            let began = Instant::now();
+            while began.elapsed() < EXPIRATION * 3 {
+                end(&mut peer);
+            }
+            let beats = end(&mut peer) - first;
+            println!("{beats} heartbeats by itself, {guarantee:?}");
+            assert!(beats >= 6, "{beats} in {:?}", EXPIRATION * 3);
+            let late = old
+                .append(0, RecordRef::new(b"a", Some(b"zombie")))
+                .and_then(|()| commit(&mut *old).map(drop));
+            fails(late, ErrorKind::Fenced);
+            new.append(0, RecordRef::new(b"b", Some(b"new"))).unwrap();
+            commit(&mut *new).unwrap();
+            assert_eq!(peer.read(&topic).len(), 1);
+        }
+        cluster.control(&["down"]);
+    });
+}
+
 #[test]
 fn heartbeats_keep_a_fence_that_brokers_would_forget() {
     within(180, || {
-        let expiration = EXPIRATION.as_millis();
-        let cluster = Cluster::start(&[
-            &format!("producer.id.expiration.ms={expiration}"),
-            "producer.id.expiration.check.interval.ms=200",
-            &format!("transactional.id.expiration.ms={expiration}"),
-            "transaction.remove.expired.transaction.cleanup.interval.ms=200",
-        ]);
+        let cluster = forgetful();
         for guarantee in GUARANTEES {
             let log = open(cluster.options().guarantee(guarantee));
             let (task, topic) = (unique("task"), unique("expiry"));

@@ -1,6 +1,7 @@
 //! The brokers, and the changelog on them.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -81,6 +82,11 @@ impl Cluster {
         port.parse().unwrap()
     }
 
+    /// A file that its nodes' script has made.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        Path::new(&self.folder).join(name)
+    }
+
     pub(crate) fn options(&self) -> KafkaOptions {
         KafkaOptions::new(&self.bootstrap)
     }
@@ -115,6 +121,14 @@ pub(crate) fn unique(what: &str) -> String {
     format!("{what}-{}-{number}", std::process::id())
 }
 
+/// Where cargo puts examples, seen from the test.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    let target = test.ancestors().nth(2).expect("target/debug");
+    target.join("examples").join(name)
+}
+
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(since.as_millis()).unwrap()
@@ -139,7 +153,7 @@ pub(crate) fn topic_of(namespace: &str) -> String {
 impl Job {
     pub(crate) fn try_open(
         namespace: &str,
-        dir: &std::path::Path,
+        dir: &Path,
         changelog: &Arc<dyn Changelog>,
     ) -> Result<Self> {
         let options = TaskOptions::new(namespace, 0, dir, Arc::clone(changelog)).store(STORE);
@@ -149,11 +163,7 @@ impl Job {
     }
 
     #[track_caller]
-    pub(crate) fn open(
-        namespace: &str,
-        dir: &std::path::Path,
-        changelog: &Arc<dyn Changelog>,
-    ) -> Self {
+    pub(crate) fn open(namespace: &str, dir: &Path, changelog: &Arc<dyn Changelog>) -> Self {
         Self::try_open(namespace, dir, changelog).unwrap()
     }
 
