@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::batch::WriteBatch;
-use crate::changelog::{Bounds, Fetched, Offset, Partition, Position, Reader, RecordRef};
+use crate::changelog::{
+    Bounds, Fetched, Offset, Owner, Partition, Position, Reader, RecordRef, Session,
+};
 use crate::db::{Db, Keyspace, Snapshot, Stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
@@ -13,7 +15,7 @@ use super::codec::Kind;
 use super::decide::{Decision, staleness};
 use super::key_value::KeyValue;
 use super::positions::Covered;
-use super::restore::{Followed, RestoredStore, check_record};
+use super::restore::{Followed, How, Owned, Restored, RestoredStore, check_record};
 use super::serde::Serde;
 use super::task::{Local, Task, TaskOptions};
 use super::timestamped::Timestamped;
@@ -83,6 +85,8 @@ pub struct Standby {
 pub struct Polled {
     /// Records read, of all stores.
     pub records: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
     /// Stores that were far behind or had to be rebuilt, and were restored into tables. Handles of
     /// a store that was [rebuilt](super::How::Rebuilt) answer `NotFound` from then on: take new
     /// ones.
@@ -241,8 +245,28 @@ impl Standby {
     pub fn promote(mut self) -> Result<Task> {
         self.readers.clear();
         self.local.check_stored()?;
-        self.local.db.flush()?;
-        Task::take_over(self.local)
+        let mut session = self.local.claim()?;
+        let mut restored = Vec::new();
+        let mut far_behind = Vec::new();
+        for index in 0..self.local.stores.len() {
+            match self.catch_up(index, &mut *session)? {
+                Some(store) => restored.push((index, store)),
+                None => far_behind.push(index),
+            }
+        }
+        if !far_behind.is_empty() {
+            self.local.db.flush()?;
+            let mut log = Owned(&mut *session);
+            let stores = self.local.restore(&mut log, &far_behind)?;
+            self.local.publish()?;
+            restored.extend(far_behind.into_iter().zip(stores));
+        }
+        restored.sort_by_key(|(index, _)| *index);
+        let restored = Restored {
+            stores: restored.into_iter().map(|(_, store)| store).collect(),
+            unused: std::mem::take(&mut self.local.unused),
+        };
+        Ok(Task::new(self.local, session, restored))
     }
 
     /// Ends the standby in good order: moves everything into tables and stores how far they reach.
@@ -255,6 +279,64 @@ impl Standby {
         let published = flushed.and_then(|()| self.local.publish());
         let closed = self.local.db.close();
         published.and(closed)
+    }
+
+    /// Reads what a store lacks up to the fence of a task that was claimed, into memtables. `None`
+    /// for a store that is far behind, or lacks what cannot be read any more.
+    fn catch_up(
+        &mut self,
+        index: usize,
+        session: &mut dyn Session,
+    ) -> Result<Option<RestoredStore>> {
+        let since = self.local.env.monotonic();
+        let bounds = session.bounds(index)?;
+        let decision = self.local.decide(index, Some(&bounds))?;
+        let Decision::Tail(start) = decision else {
+            return Ok(None);
+        };
+        if bounds.end.0 - start.0 > LAG_MAX {
+            return Ok(None);
+        }
+        let name = self.local.stores[index].name.clone();
+        let begin = self.local.positions.get(&name);
+        let begin = begin.expect("a tail begins somewhere").clone();
+        let partition = self.local.options.partition_of(index).clone();
+        let mut reader = session.reader(index, start)?;
+        let mut polled = Polled::default();
+        let fetched = loop {
+            match self.fetch(index, &partition, &begin, &mut *reader, &mut polled) {
+                Ok(fetched) if fetched.at_end => break fetched,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Changelog => {
+                    let is_trimmed = session.bounds(index)?.start > reader.position();
+                    return if is_trimmed { Ok(None) } else { Err(error) };
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let bounds = session.bounds(index)?;
+        if staleness(&begin, &bounds, self.local.env.wall_clock_ms()).is_some() {
+            return Ok(None);
+        }
+        let owner = session.owner();
+        self.at_end(
+            &name,
+            &begin,
+            &bounds,
+            (fetched.next, fetched.time_ms, owner),
+        );
+        Ok(Some(RestoredStore {
+            name,
+            how: match polled.records {
+                0 => How::UpToDate,
+                _ => How::Tail,
+            },
+            records: polled.records,
+            bytes: polled.bytes,
+            start,
+            end: fetched.next,
+            duration: self.local.env.monotonic().saturating_sub(since),
+        }))
     }
 
     /// Looks at each of these stores once. Returns those to begin with again.
@@ -305,6 +387,7 @@ impl Standby {
         let restored = self.local.restore(&mut log, indexes)?;
         self.local.publish()?;
         polled.records += restored.iter().map(|store| store.records).sum::<u64>();
+        polled.bytes += restored.iter().map(|store| store.bytes).sum::<u64>();
         polled.restored.extend(restored);
         Ok(())
     }
@@ -323,7 +406,8 @@ impl Standby {
         let begin = self.local.positions.get(&name);
         let begin = begin.expect("a tail begins somewhere").clone();
         if begin.position.next == bounds.end {
-            self.at_end(&name, &begin, bounds, bounds.end, now_ms);
+            let owner = begin.position.owner;
+            self.at_end(&name, &begin, bounds, (bounds.end, now_ms, owner));
             return Ok(Tail::AtEnd);
         }
         let partition = options.partition_of(index).clone();
@@ -354,7 +438,13 @@ impl Standby {
         if staleness(&begin, &bounds, self.local.env.wall_clock_ms()).is_some() {
             return Ok(Tail::Lost);
         }
-        self.at_end(&name, &begin, &bounds, fetched.next, fetched.time_ms);
+        let owner = begin.position.owner;
+        self.at_end(
+            &name,
+            &begin,
+            &bounds,
+            (fetched.next, fetched.time_ms, owner),
+        );
         self.readers[index] = Some(reader);
         Ok(Tail::AtEnd)
     }
@@ -390,6 +480,7 @@ impl Standby {
             check_record(partition, kind, offset, &record)?;
             batch.add(keyspace, kind, &record)?;
             polled.records += 1;
+            polled.bytes += (record.key.len() + record.value.map_or(0, <[u8]>::len)) as u64;
             if batch.bytes >= BATCH_BYTES {
                 return advance(&mut batch, Offset(offset.0 + 1));
             }
@@ -399,12 +490,19 @@ impl Standby {
         Ok(fetched)
     }
 
-    /// Notes that a store is up to date.
-    fn at_end(&mut self, name: &str, begin: &Covered, bounds: &Bounds, next: Offset, time_ms: u64) {
+    /// Notes that a store is up to date: where it ends, since when, and whose the log is.
+    fn at_end(
+        &mut self,
+        name: &str,
+        begin: &Covered,
+        bounds: &Bounds,
+        (next, time_ms, owner): (Offset, u64, Owner),
+    ) {
         let position = Position {
             next,
             leader_epoch: bounds.leader_epoch,
             time_ms,
+            owner,
             ..begin.position.clone()
         };
         let covered = Covered {

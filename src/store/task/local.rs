@@ -1,6 +1,6 @@
 //! The local side of a task: its stores, and how they are brought up to what a changelog holds.
 
-use crate::changelog::Bounds;
+use crate::changelog::{Bounds, Session};
 use crate::db::{Db, Keyspace};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,6 +71,13 @@ impl Local {
             local.stores.push(store);
         }
         Ok(local)
+    }
+
+    /// Claims the partitions of all stores, which fences the former owner.
+    pub(in crate::store) fn claim(&self) -> Result<Box<dyn Session>> {
+        let partitions = self.options.partitions();
+        let name = self.options.task_name();
+        self.options.changelog.claim(&name, &partitions)
     }
 
     fn store(&self, index: usize) -> Result<Store> {

@@ -123,7 +123,12 @@ pub(super) struct Write<'a> {
 const INPUT_LEN_MAX: usize = 1024;
 
 impl Task {
-    fn new(local: Local, session: Box<dyn Session>, restored: Restored) -> Self {
+    /// Of a local state that is up to date with what `session` has claimed.
+    pub(in crate::store) fn new(
+        local: Local,
+        session: Box<dyn Session>,
+        restored: Restored,
+    ) -> Self {
         let Local {
             options,
             db,

@@ -29,10 +29,8 @@ impl Task {
 
     /// Claims the changelog, which fences the former owner, and reads what the stores lack.
     /// Nothing may be in memory only.
-    pub(in crate::store) fn take_over(mut local: Local) -> Result<Self> {
-        let partitions = local.options.partitions();
-        let name = local.options.task_name();
-        let mut session = local.options.changelog.claim(&name, &partitions)?;
+    fn take_over(mut local: Local) -> Result<Self> {
+        let mut session = local.claim()?;
         let all: Vec<usize> = (0..local.stores.len()).collect();
         let restored = Restored {
             stores: local.restore(&mut Owned(&mut *session), &all)?,
