@@ -13,6 +13,7 @@
 mod commits;
 mod compaction;
 mod expiry;
+mod failover;
 mod faults;
 mod history;
 mod interop;
