@@ -389,6 +389,103 @@ fn what_is_no_file_of_ours_is_refused() {
     assert!(fails(2, &["put", foreign, "a", "b", "--create"]).contains("not empty"));
 }
 
+/// A changelog in files with two records of the store `words` of task 0 of `job`.
+fn changelog(dir: &Path) -> (String, Box<dyn siltstone::changelog::Session>) {
+    let path = dir.join("changelog");
+    let log: Arc<dyn Changelog> = Arc::new(File::open(&path, FileOptions::new()).unwrap());
+    let partitions = [
+        Partition::new("job-words-changelog", 0),
+        Partition::new("job-input-position-changelog", 0),
+    ];
+    let mut session = log.claim("job-0", &partitions).unwrap();
+    for key in [b"sand", b"silt"] {
+        session.append(0, RecordRef::new(key, Some(b"1"))).unwrap();
+    }
+    let commit = session.prepare().unwrap();
+    session.wait(commit).unwrap();
+    (path.to_str().unwrap().to_owned(), session)
+}
+
+#[test]
+fn a_changelog_is_restored_while_its_owner_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, mut session) = changelog(dir.path());
+    let copy = dir.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    let restore = ["restore", &log, copy, "--job", "job", "--store", "words"];
+    let out = ok(&restore);
+    assert!(
+        out.starts_with("words: restored from the start; 2 records, 10 bytes in "),
+        "{out}"
+    );
+    assert!(
+        out.ends_with("words: at offset 2 of 2\ninput-position: at offset 0 of 0\n"),
+        "{out}"
+    );
+    assert_eq!(ok(&["scan", copy, "-k", "words"]), "sand\t1\nsilt\t1\n");
+    session.append(0, RecordRef::new(b"sand", None)).unwrap();
+    let commit = session.prepare().unwrap();
+    session.wait(commit).unwrap();
+    let standby = ["standby", "--every-ms", "0", "--polls", "3"];
+    let url = format!("file:{log}");
+    let out = ok(&[
+        &standby[..],
+        &[&url, copy, "--job", "job", "--store", "words"],
+    ]
+    .concat());
+    assert_eq!(
+        out,
+        "words: at offset 3 of 3\ninput-position: at offset 0 of 0\n"
+    );
+    assert_eq!(ok(&["scan", copy, "-k", "words"]), "silt\t1\n");
+    // A copy of another changelog is left alone until the caller says otherwise.
+    fs::remove_dir_all(&log).unwrap();
+    let (_, _session) = changelog(dir.path());
+    assert!(fails(2, &restore).contains("ask for a rebuild"));
+    let out = ok(&[&restore[..], &["--rebuild"]].concat());
+    assert!(
+        out.starts_with("words: rebuilt (Asked); 2 records"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_changelog_that_cannot_be_read_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    let with = |args: &[&str]| fails(2, &[&["restore"], args].concat());
+    assert!(with(&["./log", copy, "--store", "a"]).contains("give it with --job"));
+    assert!(with(&["s3://x", copy, "--store", "a", "--job", "j"]).contains("unknown scheme s3://"));
+    assert!(with(&["", copy, "--store", "a", "--job", "j"]).contains("directory is missing"));
+    let log = dir.path().join("log");
+    let log = log.to_str().unwrap();
+    let args = [log, copy, "--store", "a", "--store", "a", "--job", "j"];
+    assert!(with(&args).contains("store a is named twice"));
+    assert_eq!(run(&["restore", log, copy]).status.code(), Some(2));
+    let file = dir.path().join("file");
+    fs::write(&file, "a file").unwrap();
+    let log = file.to_str().unwrap();
+    assert!(with(&[log, copy, "--store", "a", "--job", "j"]).contains(log));
+}
+
+#[test]
+fn a_changelog_in_files_has_partitions_and_no_topics() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _session) = changelog(dir.path());
+    let stores = [&log, "--job", "job", "--store", "words"];
+    let describe = |more: &[&'static str]| [&["topic", "describe"], &stores[..], more].concat();
+    assert_eq!(
+        ok(&describe(&[])),
+        "job-words-changelog/0: offsets 0 to 2\njob-input-position-changelog/0: offsets 0 to 0\n"
+    );
+    let told = fails(1, &describe(&["--store", "other"]));
+    assert!(told.contains("1 of 3 topics"), "{told}");
+    assert!(fails(2, &describe(&["--partitions", "2"])).contains("needs no topics"));
+    let create = [&["topic", "create"], &stores[..]].concat();
+    assert!(fails(2, &create).contains("needs no topics"));
+}
+
 #[test]
 fn each_command_explains_itself() {
     let commands = [
@@ -399,6 +496,8 @@ fn each_command_explains_itself() {
         "stats",
         "verify",
         "dump",
+        "restore",
+        "standby",
         "keyspaces",
     ];
     let all = ok(&["--help"]);
@@ -406,6 +505,10 @@ fn each_command_explains_itself() {
         assert!(all.contains(&format!("  {command} ")), "{all}");
         let help = ok(&[command, "--help"]);
         assert!(help.contains("Examples:\n  siltstone "), "{help}");
+    }
+    for command in ["create", "describe"] {
+        let help = ok(&["topic", command, "--help"]);
+        assert!(help.contains("Examples:\n  siltstone topic "), "{help}");
     }
     assert!(ok(&["--version"]).starts_with("siltstone "));
     assert_eq!(run(&[]).status.code(), Some(2));

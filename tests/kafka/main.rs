@@ -7,6 +7,7 @@
 )]
 
 mod broker;
+mod commands;
 mod heartbeat;
 mod producing;
 mod proxy;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Arguments, Parser, Subcommand};
+use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
 
 use super::text::Form;
 
@@ -10,7 +10,8 @@ const AFTER_HELP: &str = "\
 Keys and values are typed and printed as text: a byte that is no printable UTF-8 is \\xNN, a
 backslash is \\\\. With --hex both are hexadecimal digits.
 
-Exit codes: 0 for success, 1 if the key asked for is not there, 2 for an error.
+Exit codes: 0 for success, 1 if the key or topic asked for is not there or a topic differs from
+what it should be, 2 for an error.
 A store can be open in one process at a time; `dump` reads files of open stores too.
 
 Examples:
@@ -18,7 +19,13 @@ Examples:
   siltstone get ./store greeting
   siltstone scan ./store --prefix user: --limit 10
   siltstone verify ./store
-  siltstone dump ./store/CURRENT";
+  siltstone dump ./store/CURRENT
+  siltstone restore kafka://localhost:9092/words ./copy --store counts
+
+Where a command takes a CHANGELOG, it is a directory or
+kafka://HOST:PORT[,HOST:PORT...]/PREFIX[?OPTION=VALUE&...] with the options ca=FILE (encrypt),
+user=NAME, password-file=FILE or password-env=VARIABLE, mechanism=NAME, timeout-ms=N and
+plain-without-tls=true.";
 
 /// Looks into the stores and changelogs of Siltstone.
 #[derive(Debug, Parser)]
@@ -111,6 +118,50 @@ Examples:
         /// The file.
         file: PathBuf,
     },
+    /// Bring a task's state up to where its changelog ends, without taking the task over.
+    #[command(after_help = "\
+What is there already is gone on from. The task may run elsewhere meanwhile.
+
+Examples:
+  siltstone restore ./changelog ./copy --job word-count --store counts
+  siltstone restore kafka://localhost:9092/words ./copy --store counts --partition 3
+  siltstone restore kafka://localhost:9092/app ./copy --timestamped views=app-views-changelog")]
+    Restore {
+        #[command(flatten)]
+        task: Stores,
+        /// Directory of the state; made if it is missing.
+        state: PathBuf,
+        /// Replace state that does not belong to the changelog by what the changelog has.
+        #[arg(long)]
+        rebuild: bool,
+    },
+    /// Keep a task's state close to its changelog, until this is ended.
+    #[command(after_help = "\
+It may be killed whenever one likes: it goes on from where it was, and so does a task that is
+opened on its directory.
+
+Examples:
+  siltstone standby kafka://localhost:9092/words ./copy --store counts")]
+    Standby {
+        #[command(flatten)]
+        task: Stores,
+        /// Directory of the state; made if it is missing.
+        state: PathBuf,
+        /// Replace state that does not belong to the changelog by what the changelog has.
+        #[arg(long)]
+        rebuild: bool,
+        /// How long to rest between two looks at the changelog.
+        #[arg(long, value_name = "MS", default_value_t = 200)]
+        every_ms: u64,
+        /// End in good order after so many looks.
+        #[arg(long, value_name = "N")]
+        polls: Option<u64>,
+    },
+    /// Create changelog topics, or tell how they are.
+    Topic {
+        #[command(subcommand)]
+        command: TopicCommand,
+    },
     /// List the names of the store's keyspaces.
     #[command(after_help = "\
 Examples:
@@ -119,6 +170,87 @@ Examples:
         /// Directory of the store.
         store: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Create the topics of these stores that are missing; exit with 1 if an existing one differs.
+    #[command(after_help = "\
+The topic of the input positions is created with them. An existing topic is never altered.
+
+Examples:
+  siltstone topic create kafka://localhost:9092/words --store counts --partitions 4
+  siltstone topic create kafka://localhost:9092/app --store views --preset kafka-streams")]
+    Create {
+        #[command(flatten)]
+        stores: Stores,
+        #[command(flatten)]
+        shape: Shape,
+    },
+    /// Print where partitions start and end, and how topics differ from what they should be; exit
+    /// with 1 if they do or are missing.
+    #[command(after_help = "\
+Examples:
+  siltstone topic describe kafka://localhost:9092/words --store counts
+  siltstone topic describe ./changelog --job word-count --store counts")]
+    Describe {
+        #[command(flatten)]
+        stores: Stores,
+        #[command(flatten)]
+        shape: Shape,
+    },
+}
+
+/// A task's changelog and the stores that are meant.
+#[derive(Debug, Arguments)]
+pub(crate) struct Stores {
+    /// Directory or URL of the changelog.
+    pub(crate) changelog: String,
+    /// The job, by whose name its topics and its owners are known; the prefix of a Kafka URL unless
+    /// given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
+    /// The task's number, which is that of its partitions.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) partition: u32,
+    /// A key-value store, and its topic if that is not JOB-NAME-changelog.
+    #[arg(
+        long,
+        value_name = "NAME[=TOPIC]",
+        required_unless_present = "timestamped"
+    )]
+    pub(crate) store: Vec<String>,
+    /// A timestamped store, likewise.
+    #[arg(long, value_name = "NAME[=TOPIC]")]
+    pub(crate) timestamped: Vec<String>,
+}
+
+/// What topics are created as and compared with.
+#[derive(Debug, Arguments)]
+#[cfg_attr(
+    not(feature = "kafka"),
+    expect(dead_code, reason = "without Kafka there are no topics")
+)]
+pub(crate) struct Shape {
+    /// As many as the job has tasks.
+    #[arg(long, value_name = "N")]
+    pub(crate) partitions: Option<u32>,
+    /// How many brokers hold each partition; the brokers' default unless given.
+    #[arg(long, value_name = "N")]
+    pub(crate) replication: Option<u16>,
+    /// Whose way of configuring changelog topics.
+    #[arg(long, value_enum, default_value_t = Preset::Siltstone)]
+    pub(crate) preset: Preset,
+    /// Another configuration, by Kafka's name for it.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) config: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    Siltstone,
+    KafkaStreams,
+    Samza,
 }
 
 /// Which entries are meant, and how they are written.

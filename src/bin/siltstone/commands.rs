@@ -12,6 +12,7 @@ use siltstone::{
 };
 
 use super::args::{Args, Command, Scan, Target};
+use super::{tasks, topics};
 
 /// The keyspace of a store that `put --create` makes, unless another is named.
 const KEYSPACE: &str = "default";
@@ -20,7 +21,7 @@ const KEYSPACE: &str = "default";
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done,
-    /// What was asked for is not there.
+    /// What was asked for is not there, or not what it should be.
     Absent(String),
 }
 
@@ -33,7 +34,7 @@ pub(crate) enum Failure {
     Output(io::Error),
 }
 
-type Result<T> = std::result::Result<T, Failure>;
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn is_broken_pipe(&self) -> bool {
@@ -83,6 +84,19 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<Outcome> {
         Command::Stats { store } => with_db(store, |db| Ok(write!(out, "{}", db.stats()?)?))?,
         Command::Verify { store } => verify(store, out)?,
         Command::Dump { file } => inspect::dump(&OsEnv::new(), file, out)?,
+        Command::Restore {
+            task,
+            state,
+            rebuild,
+        } => tasks::restore(task, state, *rebuild, out)?,
+        Command::Standby {
+            task,
+            state,
+            rebuild,
+            every_ms,
+            polls,
+        } => tasks::standby(task, state, *rebuild, (*every_ms, *polls), out)?,
+        Command::Topic { command } => return topics::run(command, out),
         Command::Keyspaces { store } => with_db(store, |db| {
             for name in db.keyspace_names()? {
                 writeln!(out, "{name}")?;

@@ -1,10 +1,14 @@
-//! `siltstone`: looks into stores and changelogs, and changes single keys, from a shell.
+//! `siltstone`: looks into stores and changelogs, restores them, and changes single keys, from a
+//! shell.
 //!
-//! Exit codes: 0 for success, 1 for a key that is not there, 2 for an error.
+//! Exit codes: 0 for success, 1 for a key or topic that is not there or a topic that differs, 2 for
+//! an error.
 
 mod args;
 mod commands;
+mod tasks;
 mod text;
+mod topics;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, and says what it did"
 )]
 
+mod commands;
 mod commits;
 mod compaction;
 mod expiry;
