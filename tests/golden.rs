@@ -6,6 +6,9 @@
 //! ```text
 //! SILTSTONE_MAKE_GOLDEN=tests/golden/v2 cargo test --test golden -- --exact make_golden
 //! ```
+//!
+//! A task's position has a version of its own. Version 2, of a task with a timestamped store, has a
+//! folder beside the others, which `make_golden_position` makes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -16,7 +19,7 @@ use std::sync::Arc;
 
 use siltstone::changelog::{File, FileOptions};
 use siltstone::store::serde::{U64, Utf8};
-use siltstone::store::{How, KeyValue, Task, TaskOptions};
+use siltstone::store::{How, KeyValue, StoreOptions, Task, TaskOptions, Timestamped};
 use siltstone::{
     Compression, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, Options, ReadMode, Result,
     Runtime, RuntimeOptions, WriteBatch,
@@ -253,6 +256,71 @@ fn golden_tasks_hold_what_was_committed() {
     }
 }
 
+// The position of version 2: a task with a timestamped store.
+
+const POSITION: &str = "position-v2";
+const VISITS: u64 = 50;
+const VISITS_IN_TABLES: u64 = 30;
+
+/// Key, value and time of a visit; every ninth is forgotten.
+fn visit(number: u64) -> (String, Option<(u64, i64)>) {
+    let key = format!("visitor-{:02}", number * 7 % 23);
+    let time_ms = 1_700_000_000_000 + i64::try_from(number).unwrap() * 1000;
+    let value = (number % 9 != 8).then_some((number, time_ms));
+    (key, value)
+}
+
+type Visits = (Task, Timestamped<Utf8, U64>, KeyValue<Utf8, U64>);
+
+fn open_visits(dir: &Path) -> Result<Visits> {
+    let shared = Arc::new(changelog(dir, u64::MAX)?);
+    let runtime = Runtime::new(RuntimeOptions::new().threads(0))?;
+    let options = TaskOptions::new("golden", 0, dir.join("task"), shared).runtime(&runtime);
+    let options = options.store(StoreOptions::timestamped("visits"));
+    let task = Task::open(options.store("last"))?;
+    let visits = task.timestamped("visits", Utf8, U64)?;
+    let last = task.key_value("last", Utf8, U64)?;
+    Ok((task, visits, last))
+}
+
+fn read_visits(dir: &Path, how: How) -> Result<()> {
+    let (task, visits, last) = open_visits(dir)?;
+    assert_eq!(task.restored().stores[0].how, how);
+    assert_eq!(task.input_position("door")?, Some(VISITS));
+    let mut expected = BTreeMap::new();
+    for number in 0..VISITS {
+        match visit(number) {
+            (key, Some(value)) => expected.insert(key, value),
+            (key, None) => expected.remove(&key),
+        };
+    }
+    for number in 0..23 {
+        let key = format!("visitor-{number:02}");
+        assert_eq!(visits.get(&key)?, expected.get(&key).copied(), "{key}");
+    }
+    assert_eq!(last.get("number")?, Some(VISITS - 1));
+    task.close().map(drop)
+}
+
+#[test]
+fn a_golden_position_of_version_2_is_gone_on_from() {
+    let dir = copy_of(POSITION);
+    read_visits(dir.path(), How::Tail).unwrap();
+    read_visits(dir.path(), How::UpToDate).unwrap();
+    fs::remove_dir_all(dir.path().join("task")).unwrap();
+    read_visits(dir.path(), How::Full).unwrap();
+    // It tells of what kind its stores are.
+    let dir = copy_of(POSITION);
+    let shared = Arc::new(changelog(dir.path(), u64::MAX).unwrap());
+    let options = TaskOptions::new("golden", 0, dir.path().join("task"), shared);
+    let error = Task::open(options.store("visits").store("last")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Diverged, "{error}");
+    assert!(
+        error.to_string().contains("kept as a timestamped"),
+        "{error}"
+    );
+}
+
 // Newer versions.
 
 /// CRC-32 as `docs/format.md` has it, bound to an id and a position.
@@ -429,4 +497,28 @@ fn make_golden() {
     assert!(!dir.exists(), "{} is there already", dir.display());
     make_map(&dir);
     make_task(&dir);
+}
+
+/// The same for a position of version 2.
+#[test]
+fn make_golden_position() {
+    let Some(dir) = std::env::var_os("SILTSTONE_MAKE_GOLDEN") else {
+        return;
+    };
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+    assert!(!dir.exists(), "{} is there already", dir.display());
+    let (mut task, visits, last) = open_visits(&dir).unwrap();
+    for number in 0..VISITS {
+        match visit(number) {
+            (key, Some((value, time_ms))) => visits.put(&mut task, &key, &value, time_ms).unwrap(),
+            (key, None) => visits.delete(&mut task, &key).unwrap(),
+        }
+        last.put(&mut task, "number", &number).unwrap();
+        task.set_input_position("door", number + 1).unwrap();
+        task.commit().unwrap();
+        if number == VISITS_IN_TABLES {
+            task.flush().unwrap();
+        }
+    }
+    // Not closed: the state stays behind the changelog.
 }
