@@ -1,9 +1,10 @@
 //! Brokers that soon forget who owned what.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use siltstone::ErrorKind;
-use siltstone::changelog::RecordRef;
+use siltstone::changelog::{Guarantee, RecordRef};
 use siltstone::kafka::Kafka;
 
 use crate::peer::Peer;
@@ -16,7 +17,7 @@ const EXPIRATION: Duration = Duration::from_secs(4);
 /// Brokers that forget after [`EXPIRATION`].
 fn forgetful() -> Cluster {
     let expiration = EXPIRATION.as_millis();
-    Cluster::start(&[
+    Cluster::start(1, &[
         &format!("producer.id.expiration.ms={expiration}"),
         "producer.id.expiration.check.interval.ms=200",
         &format!("transactional.id.expiration.ms={expiration}"),
@@ -68,34 +69,41 @@ fn fences_are_renewed_as_often_as_the_brokers_say_without_being_asked() {
 fn heartbeats_keep_a_fence_that_brokers_would_forget() {
     within(180, || {
         let cluster = forgetful();
-        for guarantee in GUARANTEES {
-            let log = open(cluster.options().guarantee(guarantee));
-            let (task, topic) = (unique("task"), unique("expiry"));
-            let mut old = log.claim(&task, &[partition(&topic)]).unwrap();
-            old.append(0, RecordRef::new(b"a", Some(b"old"))).unwrap();
-            commit(&mut *old).unwrap();
-            let mut new = log.claim(&task, &[partition(&topic)]).unwrap();
-            let began = Instant::now();
-            let mut beats = 0;
-            while began.elapsed() < EXPIRATION * 3 {
-                new.idle_positions().unwrap();
-                beats += 1;
+        thread::scope(|scope| {
+            for guarantee in GUARANTEES {
+                let cluster = &cluster;
+                scope.spawn(move || heartbeats_keep_a_fence(cluster, guarantee));
             }
-            println!("{beats} heartbeats, {guarantee:?}");
-            old.append(0, RecordRef::new(b"a", Some(b"zombie")))
-                .and_then(|()| commit(&mut *old).map(drop))
-                .map_err(|error| assert_eq!(error.kind(), ErrorKind::Fenced, "{error}"))
-                .unwrap_err();
-            fails(old.idle_positions(), ErrorKind::Fenced);
-            // Appends go on where brokers forget the sequence of an idle producer.
-            new.append(0, RecordRef::new(b"b", Some(b"new"))).unwrap();
-            commit(&mut *new).unwrap();
-            let keys: Vec<_> = follow(&cluster, &*log, &topic)
-                .into_iter()
-                .map(|(key, _)| key)
-                .collect();
-            assert_eq!(keys, [b"a", b"b"]);
-        }
+        });
         cluster.control(&["down"]);
     });
+}
+
+fn heartbeats_keep_a_fence(cluster: &Cluster, guarantee: Guarantee) {
+    let log = open(cluster.options().guarantee(guarantee));
+    let (task, topic) = (unique("task"), unique("expiry"));
+    let mut old = log.claim(&task, &[partition(&topic)]).unwrap();
+    old.append(0, RecordRef::new(b"a", Some(b"old"))).unwrap();
+    commit(&mut *old).unwrap();
+    let mut new = log.claim(&task, &[partition(&topic)]).unwrap();
+    let began = Instant::now();
+    let mut beats = 0;
+    while began.elapsed() < EXPIRATION * 2 {
+        new.idle_positions().unwrap();
+        beats += 1;
+    }
+    println!("{beats} heartbeats, {guarantee:?}");
+    old.append(0, RecordRef::new(b"a", Some(b"zombie")))
+        .and_then(|()| commit(&mut *old).map(drop))
+        .map_err(|error| assert_eq!(error.kind(), ErrorKind::Fenced, "{error}"))
+        .unwrap_err();
+    fails(old.idle_positions(), ErrorKind::Fenced);
+    // Appends go on where brokers forget the sequence of an idle producer.
+    new.append(0, RecordRef::new(b"b", Some(b"new"))).unwrap();
+    commit(&mut *new).unwrap();
+    let keys: Vec<_> = follow(cluster, &*log, &topic)
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(keys, [b"a", b"b"]);
 }

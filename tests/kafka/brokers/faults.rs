@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::panic::{self, AssertUnwindSafe};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -24,25 +27,71 @@ const NUMBERS: u64 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[test]
+#[ignore = "needs brokers: run by tests/kafka/run"]
 fn nothing_is_lost_brought_back_or_reordered() {
     let _alone = alone();
-    let cluster = Cluster::main();
-    let runs: u32 = setting("SILTSTONE_RUNS").parse().unwrap();
-    let seed: u64 = setting("SILTSTONE_SEED").parse().unwrap();
+    let number = |name| setting(name).parse::<u32>().unwrap();
+    let (first, runs) = (number("SILTSTONE_FIRST"), number("SILTSTONE_RUNS"));
+    let lanes = number("SILTSTONE_LANES");
+    let plan = Plan {
+        seed: number("SILTSTONE_SEED").into(),
+        next: AtomicU32::new(first),
+        end: first + runs,
+        totals: Mutex::default(),
+    };
     within(60 + 120 * u64::from(runs), move || {
-        let proxy = Proxy::start(&cluster);
-        let (mut commits, mut records) = (0, 0);
-        for index in 0..runs {
-            println!("fault run {index}, seed {seed}");
-            let mut run = Run::new(&cluster, &proxy, seed, index);
-            run.play();
-            let (of_run, found) = run.check();
-            commits += of_run;
-            records += found;
-        }
+        thread::scope(|scope| {
+            for lane in 0..lanes {
+                let plan = &plan;
+                scope.spawn(move || plan.run_lane(lane));
+            }
+        });
+        let (done, commits, records) = *plan.totals.lock().unwrap();
         println!("{commits} commits acknowledged, {records} records found");
-        println!("fault runs: {runs}");
+        println!("fault runs: {done}");
+        assert_eq!(done, runs);
     });
+}
+
+/// The runs that are to be done, on several clusters side by side: most of a run is waiting.
+struct Plan {
+    seed: u64,
+    /// The number of the next run.
+    next: AtomicU32,
+    end: u32,
+    /// Counts of runs, commits and records.
+    totals: Mutex<(u32, usize, usize)>,
+}
+
+impl Plan {
+    /// Does runs on a cluster of its own until none is left.
+    fn run_lane(&self, lane: u32) {
+        let cluster = match lane {
+            0 => Cluster::main(),
+            _ => Cluster::start(Cluster::main().nodes, &[]),
+        };
+        let proxy = Proxy::start(&cluster);
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.end {
+                return;
+            }
+            println!("run {index}: seed {}", self.seed);
+            let ended = panic::catch_unwind(AssertUnwindSafe(|| {
+                let mut run = Run::new(&cluster, &proxy, self.seed, index);
+                run.play();
+                run.check()
+            }));
+            let (commits, records) = ended.unwrap_or_else(|why| {
+                println!("run {index} of seed {} has failed", self.seed);
+                // Nobody begins another one.
+                self.next.store(self.end, Ordering::Relaxed);
+                panic::resume_unwind(why)
+            });
+            let mut totals = self.totals.lock().unwrap();
+            *totals = (totals.0 + 1, totals.1 + commits, totals.2 + records);
+        }
+    }
 }
 
 /// Numbers that follow from a seed.
@@ -80,6 +129,7 @@ struct Writer {
 }
 
 struct Run<'a> {
+    index: u32,
     cluster: &'a Cluster,
     proxy: &'a Proxy,
     random: Random,
@@ -97,6 +147,7 @@ impl<'a> Run<'a> {
         let (task, topic) = (unique("fault-task"), unique("faults"));
         let writer = Writer::start(&proxy.bootstrap, &task, &topic, 0);
         Self {
+            index,
             cluster,
             proxy,
             random: Random(seed.wrapping_mul(1 << 20).wrapping_add(u64::from(index))),
@@ -122,11 +173,15 @@ impl<'a> Run<'a> {
         self.drain();
     }
 
+    fn tell(&self, what: &str) {
+        println!("run {}: {what}", self.index);
+    }
+
     fn fault(&mut self) {
         let node = 1 + u32::try_from(self.random.below(u64::from(self.cluster.nodes))).unwrap();
         match self.random.below(12) {
             0..3 => {
-                println!("  the writer is killed");
+                self.tell("the writer is killed");
                 let _ = self.writer.process.kill();
                 let _ = self.writer.process.wait();
                 self.drain();
@@ -134,17 +189,17 @@ impl<'a> Run<'a> {
             }
             3..5 => self.stop_the_writer(),
             5 => {
-                println!("  node {node} is killed");
+                self.tell(&format!("node {node} is killed"));
                 self.cluster.node("kill", node);
                 self.cluster.node("start", node);
             }
             6 => {
-                println!("  node {node} ends and comes back");
+                self.tell(&format!("node {node} ends and comes back"));
                 self.cluster.node("stop", node);
                 self.cluster.node("start", node);
             }
             7 => {
-                println!("  node {node} hangs");
+                self.tell(&format!("node {node} hangs"));
                 self.cluster.node("pause", node);
                 let ms = self.random.below(1500);
                 // Or shorter, if the writer gets on without it.
@@ -152,12 +207,12 @@ impl<'a> Run<'a> {
                 self.cluster.node("resume", node);
             }
             8 => {
-                println!("  all wires are cut");
+                self.tell("all wires are cut");
                 self.proxy.cut();
             }
             _ => {
                 let bytes = usize::try_from(self.random.below(20_000)).unwrap();
-                println!("  a wire is cut after {bytes} bytes");
+                self.tell(&format!("a wire is cut after {bytes} bytes"));
                 self.proxy.cut_after(bytes);
             }
         }
@@ -165,7 +220,7 @@ impl<'a> Run<'a> {
 
     /// A writer that hangs is replaced, and comes back when it is too late.
     fn stop_the_writer(&mut self) {
-        println!("  the writer hangs and is replaced");
+        self.tell("the writer hangs and is replaced");
         signal(&self.writer.process, "STOP");
         let old = self.replace_writer();
         let commits = self.random.below(4);
@@ -202,7 +257,8 @@ impl<'a> Run<'a> {
         while left > 0 {
             match self.hear(PATIENCE) {
                 Some(Said::Ended(_, End::Committed)) => left -= 1,
-                Some(Said::Fenced) | None => panic!("the writer does not get on"),
+                Some(Said::Fenced) => panic!("the writer is fenced, but not by another"),
+                None => panic!("the writer does not get on"),
                 Some(_) => {}
             }
         }
@@ -261,7 +317,8 @@ impl Drop for Run<'_> {
 impl Writer {
     fn start(bootstrap: &str, task: &str, topic: &str, base: u64) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "faults::a_writer_by_itself", "--nocapture"])
+            .args(["--exact", "faults::a_writer_by_itself"])
+            .args(["--include-ignored", "--nocapture"])
             .env(WRITER, format!("{bootstrap} {task} {topic} {base}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -303,6 +360,7 @@ const SIGN: &str = "writer: ";
 /// Not a test but the body of the processes that the runs start; without their setting it has
 /// nothing to do.
 #[test]
+#[ignore = "the body of other processes"]
 fn a_writer_by_itself() {
     let Ok(setting) = std::env::var(WRITER) else {
         return;
@@ -313,6 +371,7 @@ fn a_writer_by_itself() {
     };
     let outcome = work(bootstrap, task, topic, base.parse().unwrap());
     let error = outcome.unwrap_err();
+    eprintln!("a writer of {task} from {base} on ends: {error}");
     assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
     say("fenced");
 }

@@ -40,16 +40,17 @@ impl Cluster {
         }
     }
 
-    /// One node for one test, with settings of its own. It ends with `Cluster::down`, or with
-    /// `tests/kafka/run`.
-    pub(crate) fn start(settings: &[&str]) -> Self {
+    /// So many nodes for one test, with settings of their own. They end with `Cluster::down`, or
+    /// with `tests/kafka/run`.
+    pub(crate) fn start(nodes: u32, settings: &[&str]) -> Self {
         let folder = format!("{}/{}", setting("SILTSTONE_KAFKA_FOLDER"), unique("own"));
         let mut cluster = Self {
             bootstrap: String::new(),
-            nodes: 1,
+            nodes,
             folder,
         };
-        let up: Vec<&str> = ["up", "1"]
+        let count = nodes.to_string();
+        let up: Vec<&str> = ["up", &count]
             .into_iter()
             .chain(settings.iter().copied())
             .collect();
