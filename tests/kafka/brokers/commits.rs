@@ -13,7 +13,6 @@ use crate::rig::{
 use crate::watchdog::within;
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn records_arrive_whole() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -52,7 +51,6 @@ fn records_arrive_whole() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn an_aborted_commit_is_never_seen() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -76,7 +74,6 @@ fn an_aborted_commit_is_never_seen() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_new_owner_fences_the_old_one_and_restores_all_of_its_commits() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -110,7 +107,6 @@ fn a_new_owner_fences_the_old_one_and_restores_all_of_its_commits() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_large_log_is_restored_whole() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -136,7 +132,6 @@ fn a_large_log_is_restored_whole() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_task_moves_between_machines() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -174,7 +169,6 @@ fn a_task_moves_between_machines() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_trimmed_log_means_a_rebuild() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -208,7 +202,6 @@ fn a_trimmed_log_means_a_rebuild() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn another_topic_of_the_same_name_is_not_taken_for_the_old_one() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -231,7 +224,6 @@ fn another_topic_of_the_same_name_is_not_taken_for_the_old_one() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_transaction_that_takes_too_long_is_not_committed() {
     let _calm = calm();
     within(120, || {

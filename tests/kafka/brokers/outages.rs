@@ -58,7 +58,6 @@ fn leader(cluster: &Cluster, topic: &str) -> u32 {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn the_leader_is_killed() {
     let _alone = alone();
     write_through(|cluster, topic| {
@@ -71,7 +70,6 @@ fn the_leader_is_killed() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn leaders_hand_over() {
     let _alone = alone();
     write_through(|cluster, _| {
@@ -83,7 +81,6 @@ fn leaders_hand_over() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_fence_outlives_restarts_of_the_brokers() {
     let _alone = alone();
     within(240, || {

@@ -34,7 +34,6 @@ fn encrypted(cluster: &Cluster) -> KafkaOptions {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn every_way_to_log_in_works() {
     let _calm = calm();
     let cluster = Cluster::main();
@@ -50,7 +49,6 @@ fn every_way_to_log_in_works() {
 }
 
 #[test]
-#[ignore = "needs brokers: run by tests/kafka/run"]
 fn a_wrong_password_is_refused_and_not_told() {
     let _calm = calm();
     let cluster = Cluster::main();

@@ -20,7 +20,6 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.IsolationLevel;
-import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.header.Header;
@@ -83,7 +82,6 @@ public final class Peer {
                             .get();
             case "send" -> send(partition(words), words);
             case "transaction" -> transaction(partition(words), words);
-            case "fill" -> fill(partition(words), Long.parseLong(words[3]));
             case "settle" -> settle(partition(words));
             case "read" -> read(partition(words), words[3]);
             case "streams-write" -> streams.write(words[1], words[2], input(words, 3), out);
@@ -202,35 +200,6 @@ public final class Peer {
             } else {
                 producer.abortTransaction();
             }
-        }
-    }
-
-    /** fill TOPIC PARTITION COUNT: keys of 16 scattered hexadecimal digits, values of 100 bytes. */
-    private void fill(TopicPartition at, long count) throws Exception {
-        Map<String, Object> settings =
-                Map.of("linger.ms", 20, "batch.size", 1 << 19, "buffer.memory", 64L << 20);
-        KafkaException[] failed = new KafkaException[1];
-        try (var producer = producer(settings)) {
-            byte[] value = new byte[100];
-            for (int index = 0; index < value.length; index++) {
-                value[index] = (byte) ('a' + index * 7 % 23);
-            }
-            for (long number = 0; number < count; number++) {
-                // Multiplying by an odd number changes places but leaves all keys different.
-                byte[] key =
-                        String.format("%016x", number * 0x9e3779b97f4a7c15L)
-                                .getBytes(StandardCharsets.US_ASCII);
-                producer.send(
-                        new ProducerRecord<>(at.topic(), at.partition(), key, value),
-                        (metadata, error) -> {
-                            if (error != null) {
-                                failed[0] = new KafkaException(error);
-                            }
-                        });
-            }
-        }
-        if (failed[0] != null) {
-            throw failed[0];
         }
     }
 
