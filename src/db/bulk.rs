@@ -3,6 +3,7 @@
 use crate::compaction::run::{Entries, Target, layout, write_tables};
 use crate::error::{Error, Result};
 use crate::key::{InternalKey, SeqNo, ValueKind};
+use crate::sstable::BuilderOptions;
 use crate::sync::Ordering;
 use crate::version::{Change, TableMeta};
 
@@ -123,7 +124,11 @@ impl DbInner {
         let keyspace = super::read::view_of(&view, run.keyspace)?;
         let target = Target {
             store: &self.tables,
-            layout: layout(&keyspace.options, 0),
+            layout: BuilderOptions {
+                // They hold what soon will be the last level.
+                filter_bits: keyspace.options.filter_bits_last,
+                ..layout(&keyspace.options, 0)
+            },
             table_bytes: keyspace.options.table_bytes,
             borders: &[],
             allocate: &|| self.next_file(),
