@@ -39,6 +39,28 @@ const PRODUCE: u8 = 2;
 const FETCH: u8 = 3;
 const END_TXN: u8 = 9;
 
+/// Takes whole batches apart as a reader of a partition does, checksums compared: counts of their
+/// records, and of the bytes of keys and values. No target, but what a comparison measures.
+///
+/// # Panics
+///
+/// If the bytes are no batches.
+pub fn kafka_decode(batches: &[u8]) -> (u64, u64) {
+    let mut scratch = Scratch::default();
+    let (mut records, mut bytes) = (0, 0);
+    for batch in Batches::new(batches) {
+        let batch = batch.expect("a batch");
+        batch.verify().expect("its checksum");
+        let visited = batch.for_each(&mut scratch, |_, record| {
+            records += 1;
+            bytes += record.key.len() + record.value.map_or(0, <[u8]>::len);
+            Ok(())
+        });
+        visited.expect("its records");
+    }
+    (records, bytes as u64)
+}
+
 /// A response of an API and version that the first two bytes choose: an error or a value, and
 /// never a value with a byte too many.
 pub fn kafka_frame(data: &[u8]) {
