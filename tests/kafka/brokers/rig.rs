@@ -122,12 +122,10 @@ pub(crate) fn unique(what: &str) -> String {
     format!("{what}-{}-{number}", std::process::id())
 }
 
-/// Where cargo puts examples, seen from the test.
+/// Where `tests/kafka/run` puts examples, seen from the test.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
-    let target = test.ancestors().nth(2).expect("target/debug");
-    target.join("examples").join(name)
+    test.with_file_name("examples").join(name)
 }
 
 pub(crate) fn now_ms() -> i64 {
