@@ -64,7 +64,8 @@ pub enum Compression {
 pub enum ReadMode {
     /// Through a memory map: uncompressed blocks are returned without a copy. A page that the disk
     /// cannot deliver kills the process (SIGBUS), and the store recovers as from any kill; the
-    /// pages count as page cache, outside of the memory budget.
+    /// pages count as page cache, outside of the memory budget. An uncompressed block is checked
+    /// against its checksum when it is first read after its table was opened.
     #[default]
     Mapped,
     /// By position: an I/O error is an error of that call.

@@ -35,7 +35,12 @@ enum Repr {
         len: u8,
         bytes: [u8; INLINE_LEN_MAX],
     },
-    Heap(Arc<[u8]>),
+    /// A part of memory that begins at its own count of holders: no hop further than the count.
+    Shared {
+        bytes: Arc<[u8]>,
+        start: usize,
+        end: usize,
+    },
     Part {
         backing: Arc<dyn Backing>,
         start: usize,
@@ -52,7 +57,28 @@ impl Slice {
                 inline[..bytes.len()].copy_from_slice(bytes);
                 Self(Repr::Inline { len, bytes: inline })
             }
-            _ => Self(Repr::Heap(Arc::from(bytes))),
+            _ => Self::from_shared(Arc::from(bytes)),
+        }
+    }
+
+    /// All of `bytes`, without copying.
+    pub(crate) fn from_shared(bytes: Arc<[u8]>) -> Self {
+        let end = bytes.len();
+        Self(Repr::Shared {
+            bytes,
+            start: 0,
+            end,
+        })
+    }
+
+    /// The slice's bytes as memory of their own: shared where that is what the slice is, else
+    /// copied.
+    pub(crate) fn to_shared(&self) -> Arc<[u8]> {
+        match &self.0 {
+            Repr::Shared { bytes, start, end } if *start == 0 && *end == bytes.len() => {
+                Arc::clone(bytes)
+            }
+            _ => Arc::from(&self[..]),
         }
     }
 
@@ -70,21 +96,46 @@ impl Slice {
         })
     }
 
+    /// A part of this slice, which is given up for it: the count of holders stays as it is.
+    ///
+    /// # Panics
+    ///
+    /// If `range` lies outside of the slice.
+    #[inline]
+    #[must_use]
+    pub(crate) fn into_sub(mut self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len());
+        match &mut self.0 {
+            Repr::Shared { start, end, .. } | Repr::Part { start, end, .. } => {
+                *end = *start + range.end;
+                *start += range.start;
+                self
+            }
+            Repr::Inline { .. } => Self::copy_from(&self[range]),
+        }
+    }
+
     /// A part of this slice that shares its memory.
     ///
     /// # Panics
     ///
     /// If `range` lies outside of the slice.
+    #[inline]
     #[must_use]
     pub(crate) fn sub(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len());
         match &self.0 {
+            Repr::Shared { bytes, start, .. } => Self(Repr::Shared {
+                bytes: Arc::clone(bytes),
+                start: start + range.start,
+                end: start + range.end,
+            }),
             Repr::Part { backing, start, .. } => Self(Repr::Part {
                 backing: Arc::clone(backing),
                 start: start + range.start,
                 end: start + range.end,
             }),
-            Repr::Inline { .. } | Repr::Heap(_) => Self::copy_from(&self[range]),
+            Repr::Inline { .. } => Self::copy_from(&self[range]),
         }
     }
 }
@@ -92,10 +143,11 @@ impl Slice {
 impl Deref for Slice {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Repr::Heap(bytes) => bytes,
+            Repr::Shared { bytes, start, end } => &bytes[*start..*end],
             Repr::Part {
                 backing,
                 start,
@@ -188,8 +240,24 @@ mod tests {
             let owned = Slice::from(bytes.clone());
             assert_eq!(copied, bytes);
             assert_eq!(owned, copied);
-            assert_eq!(owned.sub(len / 3..len / 2), &bytes[len / 3..len / 2]);
+            let part = &bytes[len / 3..len / 2];
+            for slice in [&owned, &copied, &owned.sub(0..len)] {
+                assert_eq!(slice.sub(len / 3..len / 2), part);
+                assert_eq!(slice.clone().into_sub(len / 3..len / 2), part);
+            }
         }
+    }
+
+    #[test]
+    fn shared_bytes_are_not_copied() {
+        let bytes: Arc<[u8]> = Arc::from(vec![7; 100]);
+        let whole = Slice::from_shared(Arc::clone(&bytes));
+        assert!(Arc::ptr_eq(&whole.to_shared(), &bytes));
+        let part = whole.sub(10..60).sub(5..10);
+        assert_eq!(Arc::strong_count(&bytes), 3);
+        assert_eq!(part, [7; 5]);
+        assert!(!Arc::ptr_eq(&part.to_shared(), &bytes));
+        assert_eq!(part.to_shared()[..], [7; 5]);
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl Cursor {
     }
 
     /// Stands on the entry `index`, or is invalid if there is none.
+    #[inline]
     fn place(&mut self, index: usize) -> Result<()> {
         self.index = self.block.entries();
         if index >= self.block.entries() {
@@ -60,10 +61,12 @@ impl Cursor {
 }
 
 impl key::Cursor for Cursor {
+    #[inline]
     fn is_valid(&self) -> bool {
         self.index < self.block.entries()
     }
 
+    #[inline]
     fn key(&self) -> InternalKey<'_> {
         assert!(self.is_valid());
         InternalKey {
@@ -72,6 +75,7 @@ impl key::Cursor for Cursor {
         }
     }
 
+    #[inline]
     fn value(&self) -> &[u8] {
         assert!(self.is_valid());
         &self.block.bytes()[self.value.clone()]
@@ -108,11 +112,13 @@ impl key::Cursor for Cursor {
         }
     }
 
+    #[inline]
     fn next(&mut self) -> Result<()> {
         assert!(self.is_valid());
         self.place(self.index + 1)
     }
 
+    #[inline]
     fn prev(&mut self) -> Result<()> {
         assert!(self.is_valid());
         if let Some(index) = self.index.checked_sub(1) {

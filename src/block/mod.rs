@@ -22,6 +22,9 @@ const HEADER_LEN: usize = 12;
 const HEAD_LEN: usize = 4;
 const TRAILER_LEN: usize = 8;
 
+/// Heads up to this many are counted, more are searched by halves.
+const HEADS_COUNTED_MAX: usize = 64;
+
 const FLAG_TRAILERS: u8 = 1 << 0;
 const FLAG_WIDE: u8 = 1 << 1;
 /// Reserved for a hash index; no builder sets it yet.
@@ -33,6 +36,7 @@ fn implied_trailer() -> Trailer {
 }
 
 /// The first four bytes of a key suffix as an integer that orders as they do.
+#[inline]
 fn head_of(suffix: &[u8]) -> u32 {
     let mut head = [0; HEAD_LEN];
     let len = suffix.len().min(HEAD_LEN);
@@ -59,17 +63,21 @@ pub(crate) struct Block {
     values: usize,
 }
 
-/// Where an entry's parts are within the block's bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    suffix: Range<usize>,
-    value: Range<usize>,
-    trailer: Trailer,
+/// What a block's header tells, every part of it shown to lie within the block's bytes.
+struct Header {
+    entries: u64,
+    wide: bool,
+    key_ends: u64,
+    value_ends: u64,
+    trailers: u64,
+    prefix: u64,
+    suffixes: u64,
+    values: u64,
 }
 
-impl Block {
-    /// Checks the header and the extent of every fixed part.
-    pub(crate) fn decode(bytes: Slice) -> Result<Self> {
+impl Header {
+    #[inline]
+    fn read(bytes: &[u8]) -> Result<Self> {
         let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() else {
             return Err(Error::corruption(format!(
                 "block of {} bytes, shorter than its header",
@@ -111,21 +119,53 @@ impl Block {
                 bytes.len()
             )));
         }
-        // None can be cut: all are at most the block's length.
-        let place = |pos: u64| usize::try_from(pos).unwrap_or(usize::MAX);
-        let block = Self {
-            entries: place(count),
+        Ok(Self {
+            entries: count,
             wide: flags & FLAG_WIDE != 0,
-            key_ends: place(key_ends),
-            value_ends: place(value_ends),
-            trailers: place(trailers),
-            prefix: place(prefix),
-            suffixes: place(suffixes),
-            values: place(values),
-            bytes,
-        };
+            key_ends,
+            value_ends,
+            trailers,
+            prefix,
+            suffixes,
+            values,
+        })
+    }
+}
+
+/// Where an entry's parts are within the block's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    suffix: Range<usize>,
+    value: Range<usize>,
+    trailer: Trailer,
+}
+
+impl Block {
+    /// Checks the header and the extent of every part.
+    pub(crate) fn decode(bytes: Slice) -> Result<Self> {
+        let block = Self::reopen(bytes)?;
         block.check_totals()?;
         Ok(block)
+    }
+
+    /// Opens a block whose bytes were decoded before: looks at the header alone, which is enough
+    /// for no later read to reach beyond the bytes.
+    #[inline]
+    pub(crate) fn reopen(bytes: Slice) -> Result<Self> {
+        let header = Header::read(&bytes)?;
+        // None can be cut: all are at most the block's length.
+        let place = |pos: u64| usize::try_from(pos).unwrap_or(usize::MAX);
+        Ok(Self {
+            entries: place(header.entries),
+            wide: header.wide,
+            key_ends: place(header.key_ends),
+            value_ends: place(header.value_ends),
+            trailers: place(header.trailers),
+            prefix: place(header.prefix),
+            suffixes: place(header.suffixes),
+            values: place(header.values),
+            bytes,
+        })
     }
 
     /// The last ends must use the suffixes and the values up.
@@ -150,8 +190,15 @@ impl Block {
     }
 
     /// Entries in the block; never zero.
+    #[inline]
     pub(crate) fn entries(&self) -> usize {
         self.entries
+    }
+
+    /// A part of the block's bytes, for which the block is given up.
+    #[inline]
+    pub(crate) fn into_part(self, range: Range<usize>) -> Slice {
+        self.bytes.into_sub(range)
     }
 
     /// The block's bytes, which the ranges that it hands out point into.
@@ -161,6 +208,7 @@ impl Block {
 
     /// The entry at `index` if it is a version of `user_key`: its trailer, and where its value is
     /// in [`bytes`](Self::bytes).
+    #[inline]
     pub(crate) fn version_at(
         &self,
         index: usize,
@@ -185,17 +233,16 @@ impl Block {
                 self.entries
             });
         };
-        let head = head_of(suffix);
-        let (mut low, mut high) = (0, self.entries);
+        let heads = &bytes[HEADER_LEN..self.key_ends];
+        let (mut low, mut high) = heads_equal(heads, head_of(suffix));
         while low < high {
             let middle = low.midpoint(high);
-            let mut order = self.head(bytes, middle).cmp(&head);
-            if order == Ordering::Equal {
-                let entry = self.entry_in(bytes, middle)?;
-                order = bytes[entry.suffix]
-                    .cmp(suffix)
-                    .then_with(|| target.trailer.cmp(&entry.trailer));
-            }
+            let found = self.suffix_in(bytes, middle)?;
+            let order = bytes[found].cmp(suffix);
+            let order = match order {
+                Ordering::Equal => target.trailer.cmp(&self.trailer_in(bytes, middle)?),
+                order => order,
+            };
             if order == Ordering::Less {
                 low = middle + 1;
             } else {
@@ -214,7 +261,7 @@ impl Block {
 
     /// Where the value at `index` is in [`bytes`](Self::bytes).
     pub(crate) fn value_range(&self, index: usize) -> Result<Range<usize>> {
-        Ok(self.entry(index)?.value)
+        self.value_in(&self.bytes, index)
     }
 
     /// True if the user key at `index` is `user_key`.
@@ -244,6 +291,7 @@ impl Block {
         Ok(())
     }
 
+    #[inline]
     fn assemble_key(&self, entry: &Entry, key: &mut Vec<u8>) {
         let bytes: &[u8] = &self.bytes;
         key.clear();
@@ -251,23 +299,17 @@ impl Block {
         key.extend_from_slice(&bytes[entry.suffix.clone()]);
     }
 
+    #[inline]
     fn entry(&self, index: usize) -> Result<Entry> {
         self.entry_in(&self.bytes, index)
     }
 
     /// The entry at `index`, every part of it checked. `bytes` are the block's own: passed along,
     /// for finding them costs more than looking at them.
+    #[inline]
     fn entry_in(&self, bytes: &[u8], index: usize) -> Result<Entry> {
-        assert!(index < self.entries);
-        let suffix = self.part(bytes, self.key_ends, index, self.values - self.suffixes);
-        let value = self.part(bytes, self.value_ends, index, bytes.len() - self.values);
-        let (Some(suffix), Some(value)) = (suffix, value) else {
-            return Err(Error::corruption(format!(
-                "block entry {index} ends before it begins"
-            )));
-        };
-        let suffix = self.suffixes + suffix.start..self.suffixes + suffix.end;
-        let value = self.values + value.start..self.values + value.end;
+        let suffix = self.suffix_in(bytes, index)?;
+        let value = self.value_in(bytes, index)?;
         let key_len = self.suffixes - self.prefix + suffix.len();
         if key_len == 0 || key_len > KEY_LEN_MAX || value.len() > VALUE_LEN_MAX {
             return Err(Error::corruption(format!(
@@ -282,22 +324,41 @@ impl Block {
                 self.head(bytes, index)
             )));
         }
-        let trailer = if self.trailers == self.prefix {
-            implied_trailer()
-        } else {
-            let raw = fixed::<TRAILER_LEN>(bytes, self.trailers + index * TRAILER_LEN);
-            Trailer::decode(u64::from_le_bytes(raw))
-                .map_err(|error| error.context(format_args!("block entry {index}")))?
-        };
         Ok(Entry {
             suffix,
             value,
-            trailer,
+            trailer: self.trailer_in(bytes, index)?,
         })
     }
 
+    #[inline]
+    fn suffix_in(&self, bytes: &[u8], index: usize) -> Result<Range<usize>> {
+        let part = self.part(bytes, self.key_ends, index, self.values - self.suffixes);
+        let part = part.ok_or_else(|| backwards(index))?;
+        Ok(self.suffixes + part.start..self.suffixes + part.end)
+    }
+
+    #[inline]
+    fn value_in(&self, bytes: &[u8], index: usize) -> Result<Range<usize>> {
+        let part = self.part(bytes, self.value_ends, index, bytes.len() - self.values);
+        let part = part.ok_or_else(|| backwards(index))?;
+        Ok(self.values + part.start..self.values + part.end)
+    }
+
+    #[inline]
+    fn trailer_in(&self, bytes: &[u8], index: usize) -> Result<Trailer> {
+        if self.trailers == self.prefix {
+            return Ok(implied_trailer());
+        }
+        let raw = fixed::<TRAILER_LEN>(bytes, self.trailers + index * TRAILER_LEN);
+        Trailer::decode(u64::from_le_bytes(raw))
+            .map_err(|error| error.context(format_args!("block entry {index}")))
+    }
+
     /// From the end before `index` to the end at it, if that is a range within `len`.
+    #[inline]
     fn part(&self, bytes: &[u8], ends: usize, index: usize, len: usize) -> Option<Range<usize>> {
+        assert!(index < self.entries);
         let start = if index == 0 {
             0
         } else {
@@ -307,6 +368,7 @@ impl Block {
         (start <= end && end <= len).then_some(start..end)
     }
 
+    #[inline]
     fn end(&self, bytes: &[u8], ends: usize, index: usize) -> usize {
         if self.wide {
             let end = u32::from_le_bytes(fixed(bytes, ends + index * 4));
@@ -316,10 +378,38 @@ impl Block {
         }
     }
 
+    #[inline]
     fn head(&self, bytes: &[u8], index: usize) -> u32 {
         debug_assert!(index < self.entries);
         u32::from_be_bytes(fixed(bytes, HEADER_LEN + index * HEAD_LEN))
     }
+}
+
+/// The entries whose head is `head`; an empty range at their place if there are none.
+///
+/// Few heads are counted, all of them: without a branch that depends on a comparison, and without
+/// a load that depends on another, so that the cache lines of a cold block arrive side by side.
+#[inline]
+fn heads_equal(heads: &[u8], head: u32) -> (usize, usize) {
+    let (heads, _) = heads.as_chunks::<HEAD_LEN>();
+    if heads.len() > HEADS_COUNTED_MAX {
+        let low = heads.partition_point(|bytes| u32::from_be_bytes(*bytes) < head);
+        let equal = heads[low..].partition_point(|bytes| u32::from_be_bytes(*bytes) <= head);
+        return (low, low + equal);
+    }
+    let (mut below, mut up_to) = (0_u32, 0_u32);
+    for bytes in heads {
+        let found = u32::from_be_bytes(*bytes);
+        below += u32::from(found < head);
+        up_to += u32::from(found <= head);
+    }
+    // No more than a few: neither can be cut.
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    (count(below), count(up_to))
+}
+
+fn backwards(index: usize) -> Error {
+    Error::corruption(format!("block entry {index} ends before it begins"))
 }
 
 /// Whether neighbours of one block may have the same key and trailer, as separators may.
@@ -330,6 +420,7 @@ pub(crate) enum Repeats {
 }
 
 /// `N` bytes at `pos`, which `Block::decode` has shown to be there.
+#[inline]
 fn fixed<const N: usize>(bytes: &[u8], pos: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[pos..pos + N]);

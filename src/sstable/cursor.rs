@@ -10,14 +10,19 @@ use crate::key::{self, InternalKey, Trailer};
 use crate::slice::Slice;
 use crate::sync::Arc;
 
+/// Neighbouring blocks in a row after which a walk is taken to go on.
+const STREAK_OF_WALKS: u32 = 2;
+
 /// A position in a table.
 ///
 /// Versions of one user key may lie in several blocks, and those in several partitions, so every
 /// search goes on where a block ends before its target.
 pub(crate) struct Cursor {
     reader: Arc<Reader>,
-    /// For positional access.
-    read_ahead: Option<ReadAhead>,
+    access: Access,
+    read_ahead: ReadAhead,
+    /// Neighbouring blocks that were loaded one after another.
+    streak: u32,
     /// The index block of the partition that the cursor is in.
     index: Option<OpenIndex>,
     /// Number of the data block within the partition.
@@ -48,7 +53,9 @@ impl Cursor {
     pub(super) fn new(reader: Arc<Reader>, access: Access) -> Self {
         Self {
             reader,
-            read_ahead: (access == Access::Positional).then(ReadAhead::default),
+            access,
+            read_ahead: ReadAhead::default(),
+            streak: 0,
             index: None,
             block: 0,
             data: None,
@@ -58,12 +65,14 @@ impl Cursor {
     }
 
     /// The data block's cursor, which the caller has loaded.
+    #[inline]
     fn data(&self) -> &block::Cursor {
         self.data
             .as_ref()
             .expect("a cursor that is valid has a block")
     }
 
+    #[inline]
     fn data_mut(&mut self) -> &mut block::Cursor {
         self.data
             .as_mut()
@@ -112,14 +121,17 @@ impl Cursor {
         self.is_loaded = false;
         self.index = None;
         let file = &self.reader.file;
-        let place = self.reader.partition(number)?.index;
+        let partition = self.reader.partition(number)?;
+        let place = partition.index;
         // Index blocks lie behind their data: read on their own, they leave the read-ahead alone.
-        let payload = if self.read_ahead.is_some() {
-            file.read(place)?
+        let block = if self.access == Access::Positional {
+            file.decode_block(file.read(place)?, place)?
         } else {
-            file.partition_part(place)?
+            let blocks = file.partition(partition)?;
+            blocks
+                .into_index()
+                .map_err(|error| file.at(place.pos, &error))?
         };
-        let block = file.decode_block(payload, place)?;
         self.index = Some(OpenIndex {
             partition: number,
             place,
@@ -134,19 +146,27 @@ impl Cursor {
             return Ok(());
         }
         self.is_loaded = false;
+        self.streak = match self.block.abs_diff(number) {
+            1 => self.streak.saturating_add(1),
+            _ => 0,
+        };
         self.block = number;
         let handle = self.handle()?;
         let file = &self.reader.file;
-        let payload = match &mut self.read_ahead {
-            Some(read_ahead) => read_ahead.read(file, handle)?,
-            None => file.data(handle)?,
+        let block = match self.access {
+            Access::Positional => {
+                let payload = self.read_ahead.read(file, handle)?;
+                let block = file.decode_block(payload, handle)?;
+                block
+                    .check(Repeats::Forbidden)
+                    .map_err(|error| file.at(handle.pos, &error))?;
+                block
+            }
+            Access::Cached if self.streak >= STREAK_OF_WALKS => {
+                file.data(handle, Some(&mut self.read_ahead))?
+            }
+            Access::Cached => file.data(handle, None)?,
         };
-        let block = file.decode_block(payload, handle)?;
-        if self.read_ahead.is_some() {
-            block
-                .check(Repeats::Forbidden)
-                .map_err(|error| file.at(handle.pos, &error))?;
-        }
         match &mut self.data {
             Some(data) => data.reset(block),
             None => self.data = Some(block::Cursor::new(block)),
@@ -187,7 +207,7 @@ impl Cursor {
     /// For positional access: keeps the key at the end of the block that is left, and returns its
     /// trailer.
     fn take_border(&mut self, direction: Direction) -> Result<Option<Trailer>> {
-        if self.read_ahead.is_none() {
+        if self.access == Access::Cached {
             return Ok(None);
         }
         self.in_block(|data| match direction {
@@ -249,15 +269,18 @@ impl Cursor {
 }
 
 impl key::Cursor for Cursor {
+    #[inline]
     fn is_valid(&self) -> bool {
         self.is_loaded && self.data.as_ref().is_some_and(key::Cursor::is_valid)
     }
 
+    #[inline]
     fn key(&self) -> InternalKey<'_> {
         assert!(self.is_valid());
         self.data().key()
     }
 
+    #[inline]
     fn value(&self) -> &[u8] {
         assert!(self.is_valid());
         self.data().value()
@@ -301,10 +324,15 @@ impl key::Cursor for Cursor {
         }
     }
 
+    #[inline]
     fn next(&mut self) -> Result<()> {
         assert!(self.is_valid());
+        let moved = key::Cursor::next(self.data_mut());
+        if moved.is_ok() && key::Cursor::is_valid(self.data()) {
+            return Ok(());
+        }
         self.guarded(|cursor| {
-            cursor.in_block(key::Cursor::next)?;
+            cursor.in_block(|_| moved)?;
             if !key::Cursor::is_valid(cursor.data()) && cursor.step_block(Direction::Forward)? {
                 cursor.in_block(key::Cursor::seek_to_first)?;
             }
@@ -312,10 +340,15 @@ impl key::Cursor for Cursor {
         })
     }
 
+    #[inline]
     fn prev(&mut self) -> Result<()> {
         assert!(self.is_valid());
+        let moved = key::Cursor::prev(self.data_mut());
+        if moved.is_ok() && key::Cursor::is_valid(self.data()) {
+            return Ok(());
+        }
         self.guarded(|cursor| {
-            cursor.in_block(key::Cursor::prev)?;
+            cursor.in_block(|_| moved)?;
             if !key::Cursor::is_valid(cursor.data()) && cursor.step_block(Direction::Backward)? {
                 cursor.in_block(key::Cursor::seek_to_last)?;
             }

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use super::footer::{FOOTER_LEN, Footer};
 use super::frame::{self, Handle};
-use super::index::find;
+use super::index::{Partition, find};
 use super::properties::Properties;
 use crate::block::Block;
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, SharedBytes};
 use crate::env::{Env, File};
 use crate::error::{Error, Result};
 use crate::options::ReadMode;
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Bytes that a reader in order asks for at once.
 const READ_AHEAD_BYTES: u64 = 256 << 10;
@@ -24,7 +24,7 @@ pub(super) struct TableFile {
     file: Arc<dyn File>,
     id: u64,
     len: u64,
-    map: Option<Slice>,
+    map: Option<TableMap>,
     cache: Arc<BlockCache>,
     /// The file's number in the cache.
     cache_file: u64,
@@ -56,7 +56,7 @@ impl TableFile {
         if mode == ReadMode::Mapped {
             // The length was checked first: a map beyond the end would kill the process.
             let is_whole = |map: &Slice| map.len() as u64 == len;
-            table.map = table.file.map(len).filter(is_whole);
+            table.map = table.file.map(len).filter(is_whole).map(TableMap::new);
         }
         Ok(table)
     }
@@ -78,6 +78,12 @@ impl TableFile {
             )));
         }
         Ok(())
+    }
+
+    /// Bytes of memory beside this value itself; the map is page cache.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let checked = self.map.as_ref().map_or(0, |map| map.checked.len());
+        checked * size_of::<AtomicU64>()
     }
 
     /// Where the frames end and the footer begins.
@@ -112,36 +118,63 @@ impl TableFile {
         })
     }
 
-    /// The payload of a data block for a reader in no order: a slice of the map, where the file is
-    /// mapped and the block not compressed, else from the cache.
-    pub(super) fn data(&self, handle: Handle) -> Result<Slice> {
-        let Some(frame) = self.mapped(handle) else {
-            return self.cached(handle, || self.read(handle));
+    /// A data block for a reader in no order: a slice of the map, where the file is mapped and the
+    /// block not compressed, else from the cache. With `read_ahead` what is neither there is read
+    /// together with its neighbours.
+    pub(super) fn data(&self, handle: Handle, read_ahead: Option<&mut ReadAhead>) -> Result<Block> {
+        if let Some(map) = self.map.as_ref().filter(|map| map.has_checked(handle)) {
+            return self.reopen_block(map.payload(handle), handle);
+        }
+        if let Some(payload) = self.cache.get(self.cache_file(), handle.pos) {
+            return self.reopen_block(Slice::from_shared(payload), handle);
+        }
+        let Some(map) = &self.map else {
+            let payload = match read_ahead {
+                Some(read_ahead) => read_ahead.read(self, handle)?,
+                None => self.read(handle)?,
+            };
+            let payload = payload.to_shared();
+            let block = self.decode_block(Slice::from_shared(Arc::clone(&payload)), handle)?;
+            self.keep(handle.pos, payload);
+            return Ok(block);
         };
+        let frame = map.frame(handle);
+        let block = self.decode_block(self.open_frame(handle, &frame)?, handle)?;
         if frame::is_raw(&frame) {
-            return self.open_frame(handle, &frame);
-        }
-        self.cached(handle, || self.open_frame(handle, &frame))
-    }
-
-    /// The payload of a filter or an index block for a reader in no order. They live in the cache
-    /// whether the file is mapped or not: every get needs them, and finds them checked there.
-    pub(super) fn partition_part(&self, handle: Handle) -> Result<Slice> {
-        self.cached(handle, || self.read(handle))
-    }
-
-    fn cached(&self, handle: Handle, read: impl FnOnce() -> Result<Slice>) -> Result<Slice> {
-        let cache_file = if planted(Bug::CacheKeyWithoutFile) {
-            0
+            map.set_checked(handle);
         } else {
-            self.cache_file
-        };
-        if let Some(payload) = self.cache.get(cache_file, handle.pos) {
-            return Ok(payload);
+            self.keep(handle.pos, block.bytes().to_shared());
         }
-        let payload = read()?;
-        self.cache.insert(cache_file, handle.pos, payload.clone());
-        Ok(payload)
+        Ok(block)
+    }
+
+    /// The index block and the filter of a partition for a reader in no order. They live in the
+    /// cache, as one, whether the file is mapped or not: every get needs them.
+    pub(super) fn partition(&self, partition: Partition) -> Result<PartitionBlocks> {
+        let place = partition.index;
+        if let Some(bytes) = self.cache.get(self.cache_file(), place.pos) {
+            return Ok(PartitionBlocks(Slice::from_shared(bytes)));
+        }
+        // Decoded once, so that every later reader may reopen it.
+        let index = self.decode_block(self.read(place)?, place)?;
+        let filter = match partition.filter {
+            Some(handle) => self.read(handle)?,
+            None => Slice::default(),
+        };
+        let blocks = PartitionBlocks::join(index.bytes(), &filter);
+        self.keep(place.pos, blocks.0.to_shared());
+        Ok(blocks)
+    }
+
+    fn keep(&self, pos: u64, payload: SharedBytes) {
+        self.cache.insert(self.cache_file(), pos, payload);
+    }
+
+    fn cache_file(&self) -> u64 {
+        if planted(Bug::CacheKeyWithoutFile) {
+            return 0;
+        }
+        self.cache_file
     }
 
     /// A payload read by position, past map and cache.
@@ -154,6 +187,11 @@ impl TableFile {
         Block::decode(payload).map_err(|error| self.at(handle.pos, &error))
     }
 
+    /// A block that was decoded before.
+    pub(super) fn reopen_block(&self, payload: Slice, handle: Handle) -> Result<Block> {
+        Block::reopen(payload).map_err(|error| self.at(handle.pos, &error))
+    }
+
     /// `error` with the place in front at which it happened.
     pub(super) fn at(&self, pos: u64, error: &Error) -> Error {
         error.context(format_args!("{} at {pos}", self.path.display()))
@@ -161,13 +199,6 @@ impl TableFile {
 
     pub(super) fn corruption(&self, pos: u64, detail: &'static str) -> Error {
         self.at(pos, &Error::corruption(detail))
-    }
-
-    fn mapped(&self, handle: Handle) -> Option<Slice> {
-        let map = self.map.as_ref()?;
-        let start = usize::try_from(handle.pos).ok()?;
-        let end = usize::try_from(handle.end()).ok()?;
-        (end <= map.len()).then(|| map.sub(start..end))
     }
 
     fn open_frame(&self, handle: Handle, frame: &Slice) -> Result<Slice> {
@@ -186,6 +217,99 @@ impl TableFile {
         let mut bytes = vec![0; len];
         self.file.read_exact_at(pos, &mut bytes)?;
         Ok(Slice::from(bytes))
+    }
+}
+
+/// Bytes of a table for which [`TableMap`] keeps one bit.
+const CHECKED_GRANULE_LEN: u64 = 512;
+
+/// A mapped table, and which of its uncompressed data blocks have passed their checksum.
+///
+/// A block is checked when it is first read after the table was opened, and not again: that would
+/// cost a get more than all the rest of it.
+struct TableMap {
+    bytes: Slice,
+    /// A bit for every granule: set where a checked block begins. Blocks shorter than a granule,
+    /// of which two could begin in one, are checked at every read; that costs next to nothing.
+    checked: Box<[AtomicU64]>,
+}
+
+impl TableMap {
+    fn new(bytes: Slice) -> Self {
+        let granules = (bytes.len() as u64).div_ceil(CHECKED_GRANULE_LEN);
+        Self {
+            bytes,
+            checked: (0..granules.div_ceil(64))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
+        }
+    }
+
+    /// The word and the bit of a block that is long enough to have its own.
+    fn checked_bit(&self, handle: Handle) -> Option<(&AtomicU64, u64)> {
+        if u64::from(handle.len) < CHECKED_GRANULE_LEN {
+            return None;
+        }
+        let granule = handle.pos / CHECKED_GRANULE_LEN;
+        let word = self.checked.get(usize::try_from(granule / 64).ok()?)?;
+        Some((word, 1 << (granule % 64)))
+    }
+
+    fn has_checked(&self, handle: Handle) -> bool {
+        // Relaxed, here and below: the bit tells of a file that never changes.
+        self.checked_bit(handle)
+            .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn set_checked(&self, handle: Handle) {
+        if let Some((word, bit)) = self.checked_bit(handle) {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    fn frame(&self, handle: Handle) -> Slice {
+        self.part(handle.pos, handle.end())
+    }
+
+    /// The payload of a frame that was checked before, and so is known to be uncompressed.
+    fn payload(&self, handle: Handle) -> Slice {
+        self.part(handle.pos, frame::raw_payload_end(handle))
+    }
+
+    /// Handles are taken only if they lie within the file.
+    fn part(&self, start: u64, end: u64) -> Slice {
+        let place = |pos| usize::try_from(pos).expect("within the map");
+        self.bytes.sub(place(start)..place(end))
+    }
+}
+
+/// The blocks of a partition that lead to its data, as they lie in the cache: index block, filter
+/// (empty where there is none), and the length of the index block.
+pub(super) struct PartitionBlocks(Slice);
+
+impl PartitionBlocks {
+    const LEN_LEN: usize = 4;
+
+    fn join(index: &[u8], filter: &[u8]) -> Self {
+        let index_len = u32::try_from(index.len()).expect("a block is shorter than 4 GiB");
+        let bytes = [index, filter, &index_len.to_le_bytes()].concat();
+        Self(Slice::from_shared(Arc::from(bytes)))
+    }
+
+    fn index_len(&self) -> usize {
+        let len = self.0.last_chunk().expect("joined with its length");
+        usize::try_from(u32::from_le_bytes(*len)).expect("within memory")
+    }
+
+    /// The filter's bytes; empty, and so excluding nothing, where there is none.
+    pub(super) fn filter(&self) -> &[u8] {
+        &self.0[self.index_len()..self.0.len() - Self::LEN_LEN]
+    }
+
+    /// The index block, once more.
+    pub(super) fn into_index(self) -> Result<Block> {
+        let len = self.index_len();
+        Block::reopen(self.0.into_sub(0..len))
     }
 }
 

@@ -6,6 +6,7 @@ use lz4_flex::block::{
     CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
 };
 
+use crate::cache::SharedBytes;
 use crate::checksum::crc32_at;
 use crate::coding::Decoder;
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::key::VALUE_LEN_MAX;
 use crate::options::Compression;
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
+use crate::sync::Arc;
 
 const COMPRESSION_LEN: usize = 1;
 const CHECKSUM_LEN: usize = 4;
@@ -47,17 +49,30 @@ impl Handle {
             pos: decoder.u64(what)?,
             len: decoder.u32(what)?,
         };
-        let fits = handle
-            .pos
-            .checked_add(u64::from(handle.len))
-            .is_some_and(|end| end <= len);
-        if !fits || u64::from(handle.len) <= TAIL_LEN as u64 {
-            return Err(Error::corruption(format!(
-                "{what}: {} bytes at {} are no frame within {len} bytes",
-                handle.len, handle.pos
-            )));
+        handle.check(len, what)
+    }
+
+    /// The handle in `bytes`, which nobody vouches for.
+    #[inline]
+    pub(super) fn of(bytes: &[u8; Self::LEN]) -> Self {
+        let [p0, p1, p2, p3, p4, p5, p6, p7, l0, l1, l2, l3] = *bytes;
+        Self {
+            pos: u64::from_le_bytes([p0, p1, p2, p3, p4, p5, p6, p7]),
+            len: u32::from_le_bytes([l0, l1, l2, l3]),
         }
-        Ok(handle)
+    }
+
+    /// The handle, if it names a place within the first `len` bytes of a file.
+    #[inline]
+    pub(super) fn check(self, len: u64, what: &str) -> Result<Self> {
+        let end = self.pos.checked_add(u64::from(self.len));
+        if end.is_some_and(|end| end <= len) && u64::from(self.len) > TAIL_LEN as u64 {
+            return Ok(self);
+        }
+        Err(Error::corruption(format!(
+            "{what}: {} bytes at {} are no frame within {len} bytes",
+            self.len, self.pos
+        )))
     }
 
     pub(super) fn end(self) -> u64 {
@@ -126,6 +141,11 @@ pub(super) fn is_raw(frame: &[u8]) -> bool {
     frame.len() > TAIL_LEN && frame[frame.len() - TAIL_LEN] == Compression::None as u8
 }
 
+/// Where the payload ends of a frame that is stored without compression.
+pub(super) fn raw_payload_end(handle: Handle) -> u64 {
+    handle.end() - TAIL_LEN as u64
+}
+
 /// The payload of `frame`, which was read at `pos` of the table `id`, checked and decompressed.
 ///
 /// Shares the frame's memory if it is not compressed.
@@ -143,7 +163,7 @@ pub(super) fn open(id: u64, pos: u64, frame: &Slice) -> Result<Slice> {
     }
     match checked.split_last() {
         Some((0, payload)) => Ok(frame.sub(0..payload.len())),
-        Some((1, payload)) => unpack(payload).map(Slice::from),
+        Some((1, payload)) => unpack(payload).map(Slice::from_shared),
         Some((compression, _)) => Err(Error::unsupported(format!(
             "compression {compression} is of a newer format"
         ))),
@@ -151,7 +171,7 @@ pub(super) fn open(id: u64, pos: u64, frame: &Slice) -> Result<Slice> {
     }
 }
 
-fn unpack(payload: &[u8]) -> Result<Vec<u8>> {
+fn unpack(payload: &[u8]) -> Result<SharedBytes> {
     let mut decoder = Decoder::new(payload);
     let raw_len = decoder.u32("length before compression")?;
     let raw_len = usize::try_from(raw_len).unwrap_or(usize::MAX);
@@ -166,8 +186,10 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>> {
             packed.len()
         )));
     }
-    let mut raw = vec![0; raw_len];
-    let len = decompress_into(packed, &mut raw)
+    // Made where it stays: the cache and its readers share it.
+    let mut raw: SharedBytes = std::iter::repeat_n(0, raw_len).collect();
+    let room = Arc::get_mut(&mut raw).expect("nobody else has it yet");
+    let len = decompress_into(packed, room)
         .map_err(|error| Error::corruption("LZ4 block").with_source(error))?;
     if len != raw_len {
         return Err(Error::corruption(format!(

@@ -4,8 +4,7 @@
 
 use super::frame::Handle;
 use crate::block;
-use crate::coding::Decoder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{InternalKey, SeqNo, ValueKind};
 use crate::planted::{Bug, planted};
 
@@ -32,14 +31,19 @@ impl Partition {
 
     /// Checks that both blocks lie within the first `len` bytes of the file.
     pub(super) fn decode(value: &[u8], len: u64) -> Result<Self> {
-        let mut decoder = Decoder::new(value);
-        let index = Handle::take(&mut decoder, len, "handle of an index block")?;
-        let filter = if value[decoder.pos()..] == [0; Handle::LEN] {
+        let parts = value.split_first_chunk::<{ Handle::LEN }>();
+        let parts = parts.and_then(|(index, filter)| Some((index, filter.try_into().ok()?)));
+        let Some((index, filter)) = parts else {
+            return Err(Error::corruption(format!(
+                "entry of the top index of {} bytes",
+                value.len()
+            )));
+        };
+        let index = Handle::of(index).check(len, "handle of an index block")?;
+        let filter = if filter == &[0; Handle::LEN] {
             None
         } else {
-            let filter = Handle::take(&mut decoder, len, "handle of a filter")?;
-            decoder.finish("entry of the top index")?;
-            Some(filter)
+            Some(Handle::of(filter).check(len, "handle of a filter")?)
         };
         Ok(Self { index, filter })
     }
@@ -47,10 +51,13 @@ impl Partition {
 
 /// The handle of a data block, checked to lie within the first `len` bytes of the file.
 pub(super) fn decode_data_handle(value: &[u8], len: u64) -> Result<Handle> {
-    let mut decoder = Decoder::new(value);
-    let handle = Handle::take(&mut decoder, len, "handle of a data block")?;
-    decoder.finish("entry of an index block")?;
-    Ok(handle)
+    let Ok(bytes) = value.try_into() else {
+        return Err(Error::corruption(format!(
+            "entry of an index block of {} bytes",
+            value.len()
+        )));
+    };
+    Handle::of(bytes).check(len, "handle of a data block")
 }
 
 /// The key under which an index block keeps a separator: the least that a block stores.

@@ -90,15 +90,12 @@ impl Reader {
         seqno: SeqNo,
     ) -> Result<Found> {
         let partition = self.partition(number)?;
-        let may_contain = match partition.filter {
-            Some(handle) => filter::may_contain(&self.file.partition_part(handle)?, hash),
-            None => true,
-        };
-        if may_contain {
-            let place = partition.index;
-            let index = self
-                .file
-                .decode_block(self.file.partition_part(place)?, place)?;
+        let place = partition.index;
+        let blocks = self.file.partition(partition)?;
+        if filter::may_contain(blocks.filter(), hash) {
+            let index = blocks
+                .into_index()
+                .map_err(|error| self.file.at(place.pos, &error))?;
             for block_number in self.find_block(&index, place, user_key)?..index.entries() {
                 let handle = self.data_handle(&index, place, block_number)?;
                 match self.get_in_block(handle, user_key, seqno)? {
@@ -120,7 +117,7 @@ impl Reader {
     }
 
     fn get_in_block(&self, handle: Handle, user_key: &[u8], seqno: SeqNo) -> Result<Found> {
-        let block = self.file.decode_block(self.file.data(handle)?, handle)?;
+        let block = self.file.data(handle, None)?;
         let at_block = |error: crate::Error| self.file.at(handle.pos, &error);
         let target = InternalKey::seek_to(user_key, seqno);
         let index = block.lower_bound(target).map_err(at_block)?;
@@ -128,7 +125,7 @@ impl Reader {
             return Ok(Found::GoOn);
         }
         Ok(match block.version_at(index, user_key).map_err(at_block)? {
-            Some((trailer, value)) => Found::Version(trailer, block.bytes().sub(value)),
+            Some((trailer, value)) => Found::Version(trailer, block.into_part(value)),
             None => Found::Absent,
         })
     }
@@ -145,6 +142,7 @@ impl Reader {
     /// Bytes that stay in memory as long as the table is open.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
+            + self.file.memory_bytes()
             + self.top_index.bytes().len()
             + self.properties.smallest.len()
             + self.properties.largest.len()

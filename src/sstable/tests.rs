@@ -23,6 +23,7 @@ const ID: u64 = 0x1234_5678_9abc_def0;
 struct MemoryFile {
     bytes: Arc<Mutex<Vec<u8>>>,
     writes: Arc<Mutex<usize>>,
+    reads: Arc<Mutex<usize>>,
 }
 
 impl MemoryFile {
@@ -36,6 +37,7 @@ impl MemoryFile {
 
 impl File for MemoryFile {
     fn read_exact_at(&self, pos: u64, buf: &mut [u8]) -> Result<()> {
+        *self.reads.lock() += 1;
         let bytes = self.bytes.lock();
         let start = usize::try_from(pos).unwrap();
         let Some(part) = bytes.get(start..start + buf.len()) else {
@@ -687,9 +689,43 @@ fn mapped_raw_data_blocks_are_not_cached() {
     get(&positional, &entries[0].0, 1000).unwrap().unwrap();
     assert_eq!(
         cache.hits_and_misses().0,
-        hits + 3,
-        "filter, index block and data block"
+        hits + 2,
+        "index block with filter, and data block"
     );
+}
+
+#[test]
+fn a_walk_by_position_reads_many_blocks_at_once() {
+    for compression in [Compression::None, Compression::Lz4] {
+        let entries = small_entries(2000);
+        let (file, summary) = write(&entries, options(256, compression, 10));
+        let cache = Arc::new(BlockCache::new(1 << 20));
+        let path = Path::new("7.sst");
+        let mode = ReadMode::Positional;
+        let reader = Arc::new(Reader::open(&file, path, ID, summary.len, cache, mode).unwrap());
+        let blocks = usize::try_from(reader.properties().data_blocks).unwrap();
+        let before = *file.reads.lock();
+        let mut cursor = reader.cursor(Access::Cached);
+        for turn in 0..2 {
+            let mut count = 0;
+            cursor.seek_to_first().unwrap();
+            while cursor.is_valid() {
+                let entry = &entries[count];
+                assert_eq!(
+                    (cursor.key().user, cursor.value()),
+                    (&entry.0[..], &entry.2[..])
+                );
+                cursor.next().unwrap();
+                count += 1;
+            }
+            assert_eq!(count, entries.len());
+            let reads = *file.reads.lock() - before;
+            assert!(
+                reads < blocks / 4,
+                "turn {turn}: {reads} reads of {blocks} blocks"
+            );
+        }
+    }
 }
 
 #[test]
