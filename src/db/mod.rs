@@ -39,9 +39,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Mark, SeqNo};
 use crate::options::{Durability, KeyspaceOptions, Options};
 use crate::runtime::Runtime;
-use crate::sync::{
-    Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, RwLock, Weak,
-};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, Swap, Weak};
 use crate::version::TableStore;
 use crate::wal;
 
@@ -118,8 +116,8 @@ pub(crate) struct DbInner {
     tables: TableStore,
     /// Held until close; keeps other processes and handles out.
     lock: Mutex<Option<Box<dyn LockGuard>>>,
-    /// What readers see. Swapped whole; held only to copy or to swap the pointer.
-    view: RwLock<Arc<View>>,
+    /// What readers see. Swapped whole, under a lock that readers do not take.
+    view: Swap<View>,
     /// Every write up to here may be read. Stored with Release after the memtables' inserts.
     visible: AtomicU64,
     queue: Mutex<CommitQueue>,
@@ -374,12 +372,12 @@ impl Db {
 impl DbInner {
     /// Swaps in a changed copy of the view.
     fn update_view(&self, change: impl FnOnce(&mut View)) {
-        let mut slot = self.view.write();
-        let mut view = View::clone(&slot);
-        change(&mut view);
-        view.prune_dead();
-        let old = std::mem::replace(&mut *slot, Arc::new(view));
-        drop(slot);
+        let old = self.view.update(|current| {
+            let mut view = current.clone();
+            change(&mut view);
+            view.prune_dead();
+            view
+        });
         // Dropped outside of the lock: it may free memtables and remove files.
         drop(old);
     }

@@ -12,7 +12,7 @@ use crate::memtable::Memtable;
 use crate::options::{IfMissing, KeyspaceOptions, Options, RuntimeOptions, Wal};
 use crate::planted::{Bug, planted};
 use crate::runtime::{Runtime, Tenant};
-use crate::sync::{Arc, AtomicU64, Mutex, ProcessCounter, RwLock, Weak};
+use crate::sync::{Arc, AtomicU64, Mutex, ProcessCounter, Swap, Weak};
 use crate::version::{
     Change, LOCK_NAME, Manifest, Presence, State, TableStore, VersionEdit, detect, remove_leftovers,
 };
@@ -345,7 +345,7 @@ impl Opened {
             account,
             tables,
             lock: Mutex::new(Some(lock)),
-            view: RwLock::new(Arc::new(view)),
+            view: Swap::new(view),
             visible: AtomicU64::new(last_seqno.0),
             queue: Mutex::default(),
             commit: Mutex::new(CommitState::new(last_seqno, state.position.clone())),

@@ -7,7 +7,7 @@ use crate::merge::Merge;
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::sstable::filter;
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Loaded, Ordering};
 use crate::version::{RunCursor, Version};
 
 use super::DbInner;
@@ -74,19 +74,25 @@ impl Cursor for Source {
 impl DbInner {
     /// The current view.
     pub(crate) fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.read())
+        Arc::clone(&self.view.load())
     }
 
     /// A view, and a point that all of its writes are visible at.
+    pub(crate) fn read_point(&self) -> (Arc<View>, ReadPoint) {
+        let (view, point) = self.load_read_point();
+        (Arc::clone(&view), point)
+    }
+
+    /// A [`read_point`](Self::read_point) for short use, which costs no write to shared memory.
     ///
     /// The view is loaded again after the point: had it changed in between, a batch could have
     /// gone into memtables that only the newer view has, and half of it would be missing here.
-    pub(crate) fn read_point(&self) -> (Arc<View>, ReadPoint) {
+    fn load_read_point(&self) -> (Loaded<View>, ReadPoint) {
         loop {
-            let view = self.view();
+            let view = self.view.load();
             let aborts = view.aborts;
             let seqno = SeqNo(self.visible.load(Ordering::Acquire));
-            if planted(Bug::ReadPointNotLookedAtAgain) || Arc::ptr_eq(&view, &self.view.read()) {
+            if planted(Bug::ReadPointNotLookedAtAgain) || Arc::ptr_eq(&view, &self.view.load()) {
                 return (view, ReadPoint { seqno, aborts });
             }
         }
@@ -95,7 +101,7 @@ impl DbInner {
     /// The newest value of a key.
     pub(crate) fn get(&self, id: u32, key: &[u8]) -> Result<Option<Slice>> {
         self.health.check_read()?;
-        let (view, point) = self.read_point();
+        let (view, point) = self.load_read_point();
         // The view is of the point, so nothing that was aborted later can be missing from it.
         get_in(&view, view_of(&view, id)?, key, point.seqno)
     }
@@ -103,7 +109,7 @@ impl DbInner {
     /// The value of a key at a read point.
     pub(crate) fn get_at(&self, id: u32, key: &[u8], point: ReadPoint) -> Result<Option<Slice>> {
         self.health.check_read()?;
-        let view = self.view();
+        let view = self.view.load();
         let found = get_in(&view, view_of(&view, id)?, key, point.seqno);
         // Afterwards, for an abort could have come in between.
         self.aborts.check(point.seqno, point.aborts)?;

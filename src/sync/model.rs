@@ -1,7 +1,7 @@
 //! The model checker's locks, under the names and with the calls of the real ones.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use shuttle::sync as checked;
@@ -91,20 +91,22 @@ impl TimedOut {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct RwLock<T: ?Sized>(checked::RwLock<T>);
+/// The pointer behind a lock, which the model can stop at.
+pub(crate) struct Swap<T>(checked::RwLock<Arc<T>>);
 
-impl<T> RwLock<T> {
+impl<T> Swap<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(checked::RwLock::new(value))
+        Self(checked::RwLock::new(Arc::new(value)))
     }
 
-    pub(crate) fn read(&self) -> checked::RwLockReadGuard<'_, T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn load(&self) -> Arc<T> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn write(&self) -> checked::RwLockWriteGuard<'_, T> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn update(&self, change: impl FnOnce(&T) -> T) -> Arc<T> {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let new = Arc::new(change(&current));
+        std::mem::replace(&mut *current, new)
     }
 }
 

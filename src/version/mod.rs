@@ -23,7 +23,7 @@ use crate::options::{LEVELS, ReadMode};
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::sstable;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
 
 #[cfg(feature = "cli")]
 pub(crate) use current::{Current, MAGIC as CURRENT_MAGIC};
@@ -99,7 +99,9 @@ pub(crate) struct Table {
     pub(crate) meta: TableMeta,
     /// `None` for the fake tables that pickers are tested with.
     store: Option<TableStore>,
-    reader: Mutex<Option<Opened>>,
+    reader: OnceLock<Opened>,
+    /// Held by the one who opens the reader.
+    opening: Mutex<()>,
     /// Set once the edit that drops the table is durable.
     obsolete: AtomicBool,
 }
@@ -119,17 +121,26 @@ impl Table {
         Self {
             meta,
             store,
-            reader: Mutex::new(None),
+            reader: OnceLock::new(),
+            opening: Mutex::new(()),
             obsolete: AtomicBool::new(false),
         }
     }
 
     /// The table's reader, opened at its first use.
-    pub(crate) fn reader(&self) -> Result<Arc<sstable::Reader>> {
-        let mut slot = self.reader.lock();
-        if let Some(opened) = &*slot {
-            return Ok(Arc::clone(&opened.reader));
+    pub(crate) fn reader(&self) -> Result<&Arc<sstable::Reader>> {
+        if let Some(opened) = self.reader.get() {
+            return Ok(&opened.reader);
         }
+        let _turn = self.opening.lock();
+        if let Some(opened) = self.reader.get() {
+            return Ok(&opened.reader);
+        }
+        let opened = self.open()?;
+        Ok(&self.reader.get_or_init(|| opened).reader)
+    }
+
+    fn open(&self) -> Result<Opened> {
         let store = self
             .store
             .as_ref()
@@ -144,11 +155,10 @@ impl Table {
         )?);
         let memory = store.account.charge();
         memory.raise_to(reader.memory_bytes());
-        *slot = Some(Opened {
-            reader: Arc::clone(&reader),
+        Ok(Opened {
+            reader,
             _memory: memory,
-        });
-        Ok(reader)
+        })
     }
 
     /// Has the file removed when its last holder lets go. Only once no durable edit names it.
