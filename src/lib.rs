@@ -51,7 +51,7 @@ mod version;
 mod wal;
 
 pub use batch::{BATCH_LEN_MAX, WriteBatch};
-pub use db::{Db, Entry, Keyspace, LevelStats, Range, Snapshot, Stats};
+pub use db::{Cursor, Db, Entry, Keyspace, LevelStats, Range, Snapshot, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{KEY_LEN_MAX, KeyspaceId, Mark, SeqNo, VALUE_LEN_MAX};
 pub use options::{

@@ -9,6 +9,7 @@ use crate::options::Durability;
 use crate::slice::Slice;
 use crate::sync::Arc;
 
+use super::cursor::Cursor;
 use super::range::{Bounds, Range};
 use super::{Db, DbInner};
 
@@ -105,6 +106,15 @@ impl Keyspace {
     /// `Aborted`.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Range> {
         Range::newest(&self.db, self.id, Bounds::from_range(&range))
+    }
+
+    /// A cursor over the entries as of now, on none of them yet.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `NotFound`.
+    pub fn cursor(&self) -> Result<Cursor> {
+        Cursor::newest(&self.db, self.id)
     }
 
     /// All entries as of now.

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`open`] brings a store up, [`write`] commits batches, [`seal`] decides when
 //! memtables are sealed and what marks and aborts do, [`work`] flushes and compacts in the
-//! background, [`install`] makes the results durable and visible, [`read`] and [`range`] read.
+//! background, [`install`] makes the results durable and visible, [`read`] reads single keys, and
+//! [`walk`] many: under [`range`] and [`cursor`].
 //!
 //! Locks, in the order in which they are taken: the queue of writers, the snapshots, the commit
 //! lock, the manifest, the view. The locks of aborts, work and health are leaves: nothing is taken
@@ -10,6 +11,7 @@
 //! position published.
 
 mod bulk;
+mod cursor;
 mod flush_job;
 mod health;
 mod install;
@@ -27,6 +29,7 @@ mod stats;
 #[cfg(not(shuttle))]
 mod tests;
 mod view;
+mod walk;
 mod work;
 mod write;
 
@@ -44,6 +47,7 @@ use crate::version::TableStore;
 use crate::wal;
 
 pub(crate) use bulk::{RestoreEntry, RestoredRun};
+pub use cursor::Cursor;
 pub use keyspace::Keyspace;
 pub use range::{Entry, Range};
 pub use snapshot::Snapshot;

@@ -3,17 +3,16 @@
 use std::ops::{Bound, RangeBounds};
 
 use crate::error::Result;
-use crate::key::{Cursor, InternalKey, SeqNo, ValueKind, prefix_end};
-use crate::memtable::is_dead;
-use crate::merge::Merge;
+use crate::key::{InternalKey, SeqNo, prefix_end};
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::sync::Arc;
 
 use super::Db;
-use super::read::{Source, merge_of, view_of};
+use super::read::view_of;
 use super::snapshot::ReadPoint;
 use super::view::View;
+use super::walk::{Keeping, Walk};
 
 /// A key and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +74,9 @@ pub struct Range {
     view: Arc<View>,
     point: ReadPoint,
     bounds: Bounds,
-    /// Each end walks on its own; both stop where they meet, which `bounds` tells.
-    front: Option<Merge<Source>>,
-    back: Option<Merge<Source>>,
+    /// Each end walks on its own, and stops where it meets the entry that the other is on.
+    front: Option<Walk>,
+    back: Option<Walk>,
     ended: bool,
 }
 
@@ -118,30 +117,28 @@ impl Range {
         })
     }
 
-    fn merge_at_low(&self) -> Result<Merge<Source>> {
-        let mut merge = merge_of(view_of(&self.view, self.id)?);
+    fn walk(&self) -> Result<Walk> {
+        Walk::new(Arc::clone(&self.view), self.id, self.point, Keeping::Shared)
+    }
+
+    fn walk_at_low(&self) -> Result<Walk> {
+        let mut walk = self.walk()?;
         match &self.bounds.low {
-            Bound::Included(low) => merge.seek(InternalKey::seek_to(low, SeqNo::MAX))?,
-            Bound::Excluded(low) => merge.seek(InternalKey::behind(low))?,
-            Bound::Unbounded => merge.seek_to_first()?,
+            Bound::Included(low) => walk.seek(InternalKey::seek_to(low, SeqNo::MAX))?,
+            Bound::Excluded(low) => walk.seek(InternalKey::behind(low))?,
+            Bound::Unbounded => walk.seek_to_first()?,
         }
-        Ok(merge)
+        Ok(walk)
     }
 
-    fn merge_at_high(&self) -> Result<Merge<Source>> {
-        let mut merge = merge_of(view_of(&self.view, self.id)?);
+    fn walk_at_high(&self) -> Result<Walk> {
+        let mut walk = self.walk()?;
         match &self.bounds.high {
-            Bound::Included(high) => merge.seek_for_prev(InternalKey::behind(high))?,
-            Bound::Excluded(high) => {
-                merge.seek_for_prev(InternalKey::seek_to(high, SeqNo::MAX))?;
-            }
-            Bound::Unbounded => merge.seek_to_last()?,
+            Bound::Included(high) => walk.seek_for_prev(InternalKey::behind(high))?,
+            Bound::Excluded(high) => walk.seek_for_prev(InternalKey::seek_to(high, SeqNo::MAX))?,
+            Bound::Unbounded => walk.seek_to_last()?,
         }
-        Ok(merge)
-    }
-
-    fn is_visible(&self, seqno: SeqNo) -> bool {
-        seqno <= self.point.seqno && !is_dead(self.view.dead(), seqno)
+        Ok(walk)
     }
 
     fn check(&self) -> Result<()> {
@@ -152,76 +149,32 @@ impl Range {
 
     fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.check()?;
-        let mut merge = match self.front.take() {
-            Some(merge) => merge,
-            None => self.merge_at_low()?,
-        };
-        while merge.is_valid() {
-            let key = merge.key();
-            if !self.bounds.is_below_high(key.user) {
-                return Ok(None);
-            }
-            if !self.is_visible(key.seqno()) || !self.bounds.is_above_low(key.user) {
-                merge.next()?;
-                continue;
-            }
-            // The newest visible version: it decides, and the older ones are passed over.
-            let (user, kind) = (key.user.to_vec(), key.kind());
-            let value = (kind == ValueKind::Put).then(|| merge.value_slice());
-            merge.next()?;
-            while merge.is_valid() && merge.key().user == &user[..] {
-                merge.next()?;
-            }
-            if let Some(value) = value {
-                self.bounds.low = Bound::Excluded(user.clone());
-                self.front = Some(merge);
-                return Ok(Some(Entry {
-                    key: Slice::from(user),
-                    value,
-                }));
-            }
+        match &mut self.front {
+            Some(walk) => walk.next()?,
+            None => self.front = Some(self.walk_at_low()?),
         }
-        Ok(None)
+        let walk = self.front.as_ref().filter(|walk| walk.is_valid());
+        let is_within = |walk: &&Walk| {
+            let key = walk.key();
+            let meets = self.back.as_ref().is_some_and(|back| key >= back.key());
+            !meets && self.bounds.is_below_high(key) && self.bounds.is_above_low(key)
+        };
+        Ok(walk.filter(is_within).map(entry_of))
     }
 
     fn prev_entry(&mut self) -> Result<Option<Entry>> {
         self.check()?;
-        let mut merge = match self.back.take() {
-            Some(merge) => merge,
-            None => self.merge_at_high()?,
+        match &mut self.back {
+            Some(walk) => walk.prev()?,
+            None => self.back = Some(self.walk_at_high()?),
+        }
+        let walk = self.back.as_ref().filter(|walk| walk.is_valid());
+        let is_within = |walk: &&Walk| {
+            let key = walk.key();
+            let meets = self.front.as_ref().is_some_and(|front| key <= front.key());
+            !meets && self.bounds.is_below_high(key) && self.bounds.is_above_low(key)
         };
-        while merge.is_valid() {
-            let user = merge.key().user.to_vec();
-            if !self.bounds.is_above_low(&user) {
-                return Ok(None);
-            }
-            let value = self.newest_going_back(&mut merge, &user)?;
-            if !self.bounds.is_below_high(&user) {
-                continue;
-            }
-            if let Some(value) = value {
-                self.bounds.high = Bound::Excluded(user.clone());
-                self.back = Some(merge);
-                return Ok(Some(Entry {
-                    key: Slice::from(user),
-                    value,
-                }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Passes all versions of `user`, the oldest first, and answers what the newest visible says.
-    fn newest_going_back(&self, merge: &mut Merge<Source>, user: &[u8]) -> Result<Option<Slice>> {
-        let mut newest = None;
-        while merge.is_valid() && merge.key().user == user {
-            let key = merge.key();
-            if self.is_visible(key.seqno()) {
-                newest = (key.kind() == ValueKind::Put).then(|| merge.value_slice());
-            }
-            merge.prev()?;
-        }
-        Ok(newest)
+        Ok(walk.filter(is_within).map(entry_of))
     }
 
     fn yield_from(
@@ -234,6 +187,13 @@ impl Range {
         let result = step(self);
         self.ended = !matches!(result, Ok(Some(_)));
         result.transpose()
+    }
+}
+
+fn entry_of(walk: &Walk) -> Entry {
+    Entry {
+        key: Slice::copy_from(walk.key()),
+        value: walk.value_slice(),
     }
 }
 

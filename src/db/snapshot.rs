@@ -9,6 +9,7 @@ use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
+use super::cursor::Cursor;
 use super::keyspace::Keyspace;
 use super::range::{Bounds, Range};
 use super::{Db, DbInner};
@@ -177,6 +178,17 @@ impl Snapshot {
             Bounds::from_range(&range),
             self.inner.point,
         )
+    }
+
+    /// A cursor over the entries at the time of the snapshot, on none of them yet.
+    ///
+    /// # Errors
+    ///
+    /// `Aborted`, `Closed`, `NotFound`, `InvalidArgument`, as [`get`](Self::get).
+    pub fn cursor(&self, keyspace: &Keyspace) -> Result<Cursor> {
+        let db = self.inner.db.inner();
+        let id = keyspace.id_in(db)?;
+        Cursor::new(&self.inner.db, id, self.inner.point)
     }
 
     /// The entries whose keys begin with `prefix`, at the time of the snapshot.
