@@ -55,7 +55,8 @@ pub use db::{Cursor, Db, Entry, Keyspace, LevelStats, Range, Snapshot, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{KEY_LEN_MAX, KeyspaceId, Mark, SeqNo, VALUE_LEN_MAX};
 pub use options::{
-    Compression, Durability, IfMissing, KeyspaceOptions, Options, ReadMode, RuntimeOptions, Wal,
+    Compression, Durability, IfMissing, KeyspaceOptions, Options, ReadMode, RuntimeOptions,
+    Strategy, Wal,
 };
 pub use runtime::Runtime;
 pub use slice::Slice;

@@ -18,6 +18,8 @@ pub const TABLE_BYTES: u64 = 64 << 20;
 pub const LEVEL_RATIO: u32 = 10;
 /// Runs in level 0 that start a compaction, unless set otherwise.
 pub const LEVEL0_RUNS_MAX: usize = 4;
+/// Runs that meet in one run of the next size by [`Strategy::lazy_leveled`].
+pub const LAZY_RUNS_MAX: usize = 4;
 /// Levels of a keyspace, level 0 included.
 pub const LEVELS: usize = 7;
 /// Milliseconds after which a write held only in memory asks for a flush, unless set otherwise.
@@ -56,6 +58,50 @@ pub enum Compression {
     None = 0,
     /// LZ4, where it saves an eighth or more of a block.
     Lz4 = 1,
+}
+
+/// How a keyspace's tables are arranged, and when they are merged.
+///
+/// A trade between bytes written, bytes held and places to look in. A keyspace may be opened with
+/// another strategy than before: what it holds stays readable and is rearranged by and by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// One sorted run a level, each level [`level_ratio`](KeyspaceOptions::level_ratio) times
+    /// larger than the one above: few places to look in, at the price of more bytes written.
+    #[default]
+    Leveled,
+    /// Several runs in the upper levels, and one in the last, which holds nearly everything: each
+    /// byte is written about once a level on its way down, for a few more places to look in.
+    LazyLeveled {
+        /// Runs of about one size that are merged into one of the next; 2 to 16. A store that is
+        /// so large that its levels do not suffice takes more.
+        runs_max: usize,
+        /// How many times larger the last level is than all above it; 2 to 100. Stored bytes are
+        /// about `1 + 1 / ratio` times those of the live entries; a merge into the last level
+        /// writes about `1 + ratio / 2` bytes for each byte from above.
+        ratio: u32,
+    },
+}
+
+impl Strategy {
+    /// Lazy-leveled with [`LAZY_RUNS_MAX`] runs and a ratio of [`LEVEL_RATIO`].
+    pub fn lazy_leveled() -> Self {
+        Self::LazyLeveled {
+            runs_max: LAZY_RUNS_MAX,
+            ratio: LEVEL_RATIO,
+        }
+    }
+
+    fn validate(self) -> Result<()> {
+        match self {
+            Self::Leveled => Ok(()),
+            Self::LazyLeveled { runs_max, ratio } => {
+                check("compaction (runs_max)", runs_max, 2, 16)?;
+                check("compaction (ratio)", ratio, 2, 100)
+            }
+        }
+    }
 }
 
 /// How tables are read by gets and scans. Compaction, recovery and verification always read by
@@ -217,6 +263,7 @@ impl Options {
 pub struct KeyspaceOptions {
     pub(crate) block_bytes: usize,
     pub(crate) table_bytes: u64,
+    pub(crate) compaction: Strategy,
     pub(crate) level_ratio: u32,
     pub(crate) level0_runs_max: usize,
     pub(crate) compression: Compression,
@@ -230,6 +277,7 @@ impl Default for KeyspaceOptions {
         Self {
             block_bytes: BLOCK_BYTES,
             table_bytes: TABLE_BYTES,
+            compaction: Strategy::default(),
             level_ratio: LEVEL_RATIO,
             level0_runs_max: LEVEL0_RUNS_MAX,
             compression: Compression::Lz4,
@@ -244,6 +292,42 @@ impl KeyspaceOptions {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For a store whose writes are the bound: lazy-leveled, with a last level that is rewritten
+    /// less often, at the price of space and of places to look in.
+    pub fn for_writes() -> Self {
+        Self {
+            compaction: Strategy::LazyLeveled {
+                runs_max: LAZY_RUNS_MAX,
+                ratio: 5,
+            },
+            level0_runs_max: 8,
+            ..Self::default()
+        }
+    }
+
+    /// For a store whose disk is the bound: little beside the live entries, all of it compressed,
+    /// in larger blocks.
+    pub fn for_space() -> Self {
+        Self {
+            compaction: Strategy::LazyLeveled {
+                runs_max: LAZY_RUNS_MAX,
+                ratio: 20,
+            },
+            block_bytes: 4 * BLOCK_BYTES,
+            uncompressed_levels: 0,
+            ..Self::default()
+        }
+    }
+
+    /// For a store that is mostly scanned: few runs, so that a range has few sources.
+    pub fn for_scans() -> Self {
+        Self {
+            compaction: Strategy::Leveled,
+            level0_runs_max: 2,
+            ..Self::default()
+        }
     }
 
     /// Bytes of a data block before compression; 64 B to 64 KiB. [`BLOCK_BYTES`] unless set.
@@ -261,8 +345,15 @@ impl KeyspaceOptions {
         self
     }
 
-    /// How many times larger a level is than the one above it; 2 to 100. [`LEVEL_RATIO`] unless
-    /// set.
+    /// How tables are arranged. [`Strategy::Leveled`] unless set.
+    #[must_use]
+    pub fn compaction(mut self, strategy: Strategy) -> Self {
+        self.compaction = strategy;
+        self
+    }
+
+    /// How many times larger a level is than the one above it under [`Strategy::Leveled`]; 2 to
+    /// 100. [`LEVEL_RATIO`] unless set.
     #[must_use]
     pub fn level_ratio(mut self, ratio: u32) -> Self {
         self.level_ratio = ratio;
@@ -302,6 +393,7 @@ impl KeyspaceOptions {
     pub(crate) fn validate(&self) -> Result<()> {
         check("block_bytes", self.block_bytes, 64, 64 << 10)?;
         check("table_bytes", self.table_bytes, 1 << 10, 1 << 30)?;
+        self.compaction.validate()?;
         check("level_ratio", self.level_ratio, 2, 100)?;
         check("level0_runs_max", self.level0_runs_max, 1, 64)?;
         check("uncompressed_levels", self.uncompressed_levels, 0, LEVELS)?;
@@ -398,6 +490,9 @@ mod tests {
     fn defaults_are_valid() {
         Options::new().validate().unwrap();
         KeyspaceOptions::new().validate().unwrap();
+        KeyspaceOptions::for_writes().validate().unwrap();
+        KeyspaceOptions::for_space().validate().unwrap();
+        KeyspaceOptions::for_scans().validate().unwrap();
         RuntimeOptions::new().validate().unwrap();
     }
 

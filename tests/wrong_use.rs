@@ -15,8 +15,12 @@ use siltstone::env::Env;
 use siltstone::env::sim::SimEnv;
 use siltstone::{
     Db, Durability, Error, ErrorKind, IfMissing, KEY_LEN_MAX, KeyspaceOptions, Options, Result,
-    Runtime, RuntimeOptions, VALUE_LEN_MAX, Wal, WriteBatch,
+    Runtime, RuntimeOptions, Strategy, VALUE_LEN_MAX, Wal, WriteBatch,
 };
+
+fn lazy(runs_max: usize, ratio: u32) -> Strategy {
+    Strategy::LazyLeveled { runs_max, ratio }
+}
 
 fn options(env: &SimEnv) -> Options {
     Options::new().env(Arc::new(env.clone()))
@@ -256,11 +260,13 @@ fn every_bad_option_is_named() {
         fails_naming(result, invalid, name);
     }
     assert!(env.list_dir(Path::new("/")).unwrap().is_empty());
-    let keyspaces: [(&str, Change<KeyspaceOptions>); 13] = [
+    let keyspaces: [(&str, Change<KeyspaceOptions>); 15] = [
         ("block_bytes", |it| it.block_bytes(63)),
         ("block_bytes", |it| it.block_bytes((64 << 10) + 1)),
         ("table_bytes", |it| it.table_bytes(0)),
         ("table_bytes", |it| it.table_bytes(u64::MAX)),
+        ("runs_max", |it| it.compaction(lazy(1, 10))),
+        ("ratio", |it| it.compaction(lazy(4, 101))),
         ("level_ratio", |it| it.level_ratio(1)),
         ("level_ratio", |it| it.level_ratio(101)),
         ("level0_runs_max", |it| it.level0_runs_max(0)),

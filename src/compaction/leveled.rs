@@ -5,33 +5,28 @@
 //! target is about the size of a full level 0 is the *base level*: level 0 goes straight to it,
 //! and the levels between are empty.
 //!
-//! All pickers are pure: what they return depends on their arguments only.
+//! A keyspace that another strategy kept has levels of several runs. They are put together first,
+//! range by range, in the level above the last.
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
-use super::{Busy, Input, Kind, Plan, hull};
+use super::level0::{free_runs, inputs_of, movable_runs};
+use super::{
+    Busy, Input, Kind, Plan, SCORE_DUE, are_apart, closed, hull, lazy_leveled, unless_busy, weight,
+};
 use crate::options::{KeyspaceOptions, LEVELS};
-use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::sync::Arc;
-use crate::version::{Level, Run, Table, Version};
+use crate::version::{Level, Run, Table, TableMeta, Version};
 
 /// The deepest level, filled first.
 const LEVEL_LAST: usize = LEVELS - 1;
-/// Runs of level 0 that one compaction takes at most.
-const RUNS_MAX: usize = 64;
-/// The same where there is nothing below level 0, as after a restore: all of it is merged at once,
-/// so that no byte is written more than twice. Each run costs the memory of a read-ahead.
-const RUNS_MAX_FIRST: usize = 256;
+/// Where the runs of another strategy are put together.
+const LEVEL_SETTLING: usize = LEVEL_LAST - 1;
 /// Tables below the output level that a moved table may overlap: a later compaction of it has to
 /// read them all.
 const MOVE_OVERLAPS_MAX: usize = 10;
-/// Share of the wanted table size below which a run of level 0 is merged rather than moved, so
-/// that small flushes do not end as small tables in the last level.
-const MOVE_SHARE_MIN: u64 = 4;
-/// Scores are integers, so that equal versions give equal plans on every machine: this is 1.
-const SCORE_DUE: u128 = 1000;
 
 /// The most urgent compaction that can run beside those of `busy`, or `None` if every level is
 /// within its target or must wait.
@@ -44,9 +39,12 @@ pub(crate) fn pick(
     options: &KeyspaceOptions,
     memtable_bytes: u64,
 ) -> Option<Plan> {
+    if version.levels[1..].iter().any(|level| level.runs.len() > 1) {
+        return pick_settling(version, busy, options);
+    }
     let targets = Targets::of(version, options, memtable_bytes);
     let mut due = Vec::with_capacity(LEVELS);
-    let runs = free_level0_runs(version, busy).len();
+    let runs = free_runs(version, busy).len();
     let score = runs as u128 * SCORE_DUE / options.level0_runs_max as u128;
     if score >= SCORE_DUE {
         due.push((score, 0));
@@ -152,19 +150,6 @@ impl Targets {
     }
 }
 
-/// Bytes of a table as they count for urgency: one that holds more tombstones than values counts
-/// up to double, since merging it frees space below.
-fn weight(table: &Table) -> u64 {
-    let meta = &table.meta;
-    let surplus = meta
-        .tombstones
-        .saturating_mul(2)
-        .saturating_sub(meta.entries);
-    let extra = u128::from(meta.len) * u128::from(surplus) / u128::from(meta.entries.max(1));
-    meta.len
-        .saturating_add(u64::try_from(extra).unwrap_or(u64::MAX))
-}
-
 /// What a level holds beside the tables that are being compacted.
 fn level_weight(version: &Version, busy: &Busy, level: usize) -> u64 {
     let free = version.levels[level]
@@ -196,34 +181,67 @@ fn overlapping<'a>(
         .map_or(&[], |run| run.overlapping(low, high))
 }
 
-/// The oldest runs of level 0 up to the first that is being compacted: none may be taken without
-/// all older ones, or old data would end above newer.
-fn free_level0_runs<'a>(version: &'a Version, busy: &Busy) -> &'a [Run] {
-    let runs = &version.levels[0].runs;
-    let is_free = |run: &&Run| !run.tables().iter().any(|table| busy.has(table));
-    let is_first = version.levels[1..].iter().all(Level::is_empty);
-    let runs_max = if is_first { RUNS_MAX_FIRST } else { RUNS_MAX };
-    let free = runs.iter().rev().take_while(is_free).take(runs_max).count();
-    if planted(Bug::OlderRunLeftBehind) && free > 1 {
-        return &runs[runs.len() - free..runs.len() - 1];
+/// A step towards one run a level: of some range, everything between level 0 and the last level
+/// goes into the level above the last. Level 0, where it is due, goes on top of it all meanwhile.
+fn pick_settling(version: &Version, busy: &Busy, options: &KeyspaceOptions) -> Option<Plan> {
+    if free_runs(version, busy).len() >= options.level0_runs_max
+        && let Some(plan) = lazy_leveled::pick_level0(version, busy, options)
+    {
+        return Some(plan);
     }
-    &runs[runs.len() - free..]
+    let mut settled = Vec::new();
+    for inputs in ranges(version) {
+        let is_apart = are_apart(&inputs);
+        if is_apart && inputs.iter().all(|input| input.level == LEVEL_SETTLING) {
+            settled.extend(inputs);
+            continue;
+        }
+        let kind = if is_apart {
+            Kind::TrivialMove
+        } else {
+            Kind::Merge
+        };
+        let plan = Plan::new(version, kind, inputs, LEVEL_SETTLING);
+        if let Some(plan) = unless_busy(plan, busy) {
+            return Some(plan);
+        }
+    }
+    // What is apart from everything else needs no run of its own.
+    let is_in_first = |table: &Arc<Table>| {
+        let first = version.levels[LEVEL_SETTLING].runs.last();
+        first.is_some_and(|run| run.number() == 0 && run.table_for(&table.meta.smallest).is_some())
+    };
+    let mut tables: Vec<_> = settled.into_iter().flat_map(|input| input.tables).collect();
+    tables.retain(|table| !busy.has(table) && !is_in_first(table));
+    if tables.is_empty() {
+        return None;
+    }
+    let inputs = vec![Input {
+        level: LEVEL_SETTLING,
+        tables,
+    }];
+    let plan = Plan::new(version, Kind::TrivialMove, inputs, LEVEL_SETTLING);
+    unless_busy(plan, busy)
 }
 
-fn inputs_of(runs: &[Run]) -> Vec<Input> {
-    let full = runs.iter().filter(|run| !run.is_empty());
-    full.map(|run| Input {
-        level: 0,
-        tables: run.tables().to_vec(),
-    })
-    .collect()
-}
-
-/// The plan, if neither an input nor the output's range is held by a running one.
-fn unless_busy(plan: Plan, busy: &Busy) -> Option<Plan> {
-    let is_held = plan.tables().any(|table| busy.has(table))
-        || busy.claims(plan.output_level, &plan.smallest, &plan.largest);
-    (!is_held).then_some(plan)
+/// The tables between level 0 and the last level, those that overlap together, as inputs; by
+/// their keys.
+fn ranges(version: &Version) -> Vec<Vec<Input>> {
+    let upper = &version.levels[1..=LEVEL_SETTLING];
+    let mut tables: Vec<&Arc<Table>> = upper.iter().flat_map(Level::tables).collect();
+    tables.sort_by(|one, other| one.meta.smallest.cmp(&other.meta.smallest));
+    let mut ranges: Vec<(&Slice, &Slice)> = Vec::new();
+    for table in tables {
+        let (low, high) = (&table.meta.smallest, &table.meta.largest);
+        match ranges.last_mut() {
+            Some((_, end)) if low <= *end => *end = high.max(end),
+            _ => ranges.push((low, high)),
+        }
+    }
+    let closed = ranges
+        .into_iter()
+        .map(|(low, high)| closed(version, 1..=LEVEL_SETTLING, low, high));
+    closed.collect()
 }
 
 fn pick_level0(
@@ -232,8 +250,13 @@ fn pick_level0(
     options: &KeyspaceOptions,
     base: usize,
 ) -> Option<Plan> {
-    let runs = free_level0_runs(version, busy);
-    let movable = movable_runs(version, runs, options, base);
+    let runs = free_runs(version, busy);
+    let has_room = |meta: &TableMeta| {
+        let (low, high) = (&meta.smallest, &meta.largest);
+        overlapping(version, base, low, high).is_empty()
+            && overlaps_little(version, base, low, high)
+    };
+    let movable = movable_runs(runs, options, has_room);
     if !movable.is_empty() {
         let plan = Plan::new(version, Kind::TrivialMove, inputs_of(movable), base);
         return unless_busy(plan, busy);
@@ -248,44 +271,6 @@ fn pick_level0(
         });
     }
     unless_busy(Plan::new(version, Kind::Merge, inputs, base), busy)
-}
-
-/// The oldest of `runs` whose tables can stand in the base level as they are, and that the others
-/// do not overlap: those would soon be merged with them there.
-fn movable_runs<'a>(
-    version: &Version,
-    runs: &'a [Run],
-    options: &KeyspaceOptions,
-    base: usize,
-) -> &'a [Run] {
-    let mut moved: Vec<&Arc<Table>> = Vec::new();
-    let mut start = runs.len();
-    for run in runs.iter().rev() {
-        let tables = run.tables();
-        let small_bytes = options.table_bytes / MOVE_SHARE_MIN * tables.len() as u64;
-        let fits = |table: &Arc<Table>| {
-            let (low, high) = (&table.meta.smallest, &table.meta.largest);
-            overlapping(version, base, low, high).is_empty()
-                && overlaps_little(version, base, low, high)
-                && !moved.iter().any(|other| other.meta.overlaps(low, high))
-        };
-        if run.bytes() < small_bytes || !tables.iter().all(fits) {
-            break;
-        }
-        moved.extend(tables);
-        start -= 1;
-    }
-    let (staying, movable) = runs.split_at(start);
-    let is_apart = |run: &&Run| {
-        run.tables().iter().all(|table| {
-            let (low, high) = (&table.meta.smallest, &table.meta.largest);
-            staying
-                .iter()
-                .all(|other| other.overlapping(low, high).is_empty())
-        })
-    };
-    let apart = movable.iter().rev().take_while(is_apart).count();
-    &movable[movable.len() - apart..]
 }
 
 /// True if what lies between the keys in the level below the output does not make a later

@@ -1,21 +1,50 @@
 //! Keeping a keyspace's levels in shape.
 //!
-//! A picker ([`leveled`]) looks at a version and returns a [`Plan`]; [`Busy`] tells it what the
-//! running ones hold. [`run`] carries a plan out: it merges the inputs, lets a [`stream`] decide
-//! what is kept, and writes tables that end where a cutter ([`cut`]) says. Whoever installs the
-//! result makes one edit of it.
+//! A picker ([`leveled`], [`lazy_leveled`]) looks at a version and returns a [`Plan`]; [`Busy`]
+//! tells it what the running ones hold. [`run`] carries a plan out: it merges the inputs, lets a
+//! [`stream`] decide what is kept, and writes tables that end where a cutter ([`cut`]) says.
+//! Whoever installs the result makes one edit of it.
 
 pub(crate) mod cut;
+mod lazy_leveled;
+mod level0;
 pub(crate) mod leveled;
 pub(crate) mod run;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod stream;
 
 use std::collections::HashSet;
 
+use crate::options::{KeyspaceOptions, Strategy};
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::sync::Arc;
 use crate::version::{Table, Version};
+
+use cut::Cut;
+
+/// Scores are integers, so that equal versions give equal plans on every machine: this is 1.
+const SCORE_DUE: u128 = 1000;
+
+/// The most urgent compaction that can run beside those of `busy`, or `None` if there is nothing
+/// to do or all of it must wait. Pure: equal arguments give equal plans.
+///
+/// `memtable_bytes` is the size of a full memtable.
+pub(crate) fn pick(
+    version: &Version,
+    busy: &Busy,
+    options: &KeyspaceOptions,
+    memtable_bytes: u64,
+) -> Option<Plan> {
+    match options.compaction {
+        Strategy::Leveled => leveled::pick(version, busy, options, memtable_bytes),
+        Strategy::LazyLeveled { runs_max, ratio } => {
+            let shape = lazy_leveled::Shape { runs_max, ratio };
+            lazy_leveled::pick(version, busy, options, shape, memtable_bytes)
+        }
+    }
+}
 
 /// One source of a compaction: disjoint tables in key order that lie in one level.
 #[derive(Debug, Clone)]
@@ -36,18 +65,21 @@ pub(crate) enum Kind {
 
 /// A compaction to be done.
 ///
-/// Its inputs hold everything of their key range within the input levels that is older than their
-/// newest part, and all of the output level's tables in the range: so for every key newer data
-/// stays above older data.
+/// Its inputs hold, of the levels down to the output's, everything that is older than one of them
+/// and overlaps it, but for tables of the output level that all inputs are newer than: the outputs
+/// stand above those. So for every key newer data stays above older data.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
     /// The sources, newest first.
     pub(crate) inputs: Vec<Input>,
     pub(crate) output_level: usize,
-    /// First keys of the tables below the output level, where outputs are best cut; ascending.
+    /// Keys that outputs are cut at, ascending.
     pub(crate) borders: Vec<Slice>,
-    /// The tables below the output level that overlap the inputs, a list a level: what decides
+    pub(crate) cut: Cut,
+    /// Bytes at which the next output begins, where it is not the options that say so.
+    pub(crate) table_bytes: Option<u64>,
+    /// The tables that overlap the inputs and stand below the outputs, a list a run: what decides
     /// whether a key has older data.
     pub(crate) older: Vec<Vec<Arc<Table>>>,
     /// First and last key of all inputs, both inclusive.
@@ -56,7 +88,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A plan for `inputs`, with what follows from them and from the levels below the output.
+    /// A plan for `inputs`, with what follows from them and from what is below the outputs, which
+    /// are best cut near the borders of the tables there.
     ///
     /// # Panics
     ///
@@ -69,37 +102,176 @@ impl Plan {
     ) -> Self {
         let (smallest, largest) = hull(inputs.iter().flat_map(|input| &input.tables))
             .expect("a compaction without a table");
-        let mut older = Vec::new();
         let overlooked = usize::from(planted(Bug::OlderLevelOverlooked));
-        for level in version.levels.iter().skip(output_level + 1 + overlooked) {
-            for run in &level.runs {
-                let tables = run.overlapping(&smallest, &largest);
-                if !tables.is_empty() {
-                    older.push(tables.to_vec());
-                }
-            }
-        }
-        let first_keys = |tables: &Vec<Arc<Table>>| {
-            tables
-                .iter()
-                .map(|table| table.meta.smallest.clone())
-                .collect()
-        };
-        let borders = older.first().map(first_keys).unwrap_or_default();
-        Self {
+        let below: Vec<Vec<Arc<Table>>> = version
+            .levels
+            .iter()
+            .skip(output_level + 1 + overlooked)
+            .flat_map(|level| &level.runs)
+            .map(|run| run.overlapping(&smallest, &largest).to_vec())
+            .filter(|tables| !tables.is_empty())
+            .collect();
+        let borders = below.first().map(|tables| first_keys(tables));
+        let mut plan = Self {
             kind,
             inputs,
             output_level,
-            borders,
-            older,
+            borders: borders.unwrap_or_default(),
+            cut: Cut::Near,
+            table_bytes: None,
+            older: Vec::new(),
             smallest,
             largest,
-        }
+        };
+        plan.older = plan.older_in_level(version);
+        plan.older.extend(below);
+        plan
+    }
+
+    /// What overlaps the inputs in the output level and is none of them.
+    fn older_in_level(&self, version: &Version) -> Vec<Vec<Arc<Table>>> {
+        let runs = &version.levels[self.output_level].runs;
+        let others = runs.iter().map(|run| {
+            let tables = run.overlapping(&self.smallest, &self.largest);
+            let others = tables.iter().filter(|table| !self.takes(table));
+            others.cloned().collect::<Vec<_>>()
+        });
+        others.filter(|tables| !tables.is_empty()).collect()
+    }
+
+    /// The same, with its outputs cut at each of `borders`, which ascend.
+    fn cut_at(mut self, borders: &[Slice]) -> Self {
+        let start = borders.partition_point(|border| *border <= self.smallest);
+        let end = borders.partition_point(|border| *border <= self.largest);
+        self.borders = borders[start..end.max(start)].to_vec();
+        self.cut = Cut::At;
+        self
     }
 
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.inputs.iter().flat_map(|input| &input.tables)
     }
+
+    /// True if the table is one of the inputs.
+    pub(crate) fn takes(&self, table: &Arc<Table>) -> bool {
+        let first = &table.meta.smallest;
+        if *first < self.smallest || table.meta.largest > self.largest {
+            return false;
+        }
+        self.inputs.iter().any(|input| {
+            let index = input
+                .tables
+                .partition_point(|other| other.meta.smallest < *first);
+            let found = input.tables.get(index);
+            found.is_some_and(|other| other.meta.number == table.meta.number)
+        })
+    }
+
+    /// The run of the output level that a table of the outputs goes to.
+    pub(crate) fn output_run(&self, version: &Version, low: &[u8], high: &[u8]) -> u64 {
+        version.levels[self.output_level].run_above(low, high, |table| self.takes(table))
+    }
+
+    /// Checks against the version that the outputs are about to go into that no input passes
+    /// older data on its way down, and none in the output level ends above newer.
+    ///
+    /// # Panics
+    ///
+    /// If one does: the picker, or what keeps compactions apart, is wrong.
+    pub(crate) fn assert_order(&self, version: &Version) {
+        let levels = version.levels.iter().enumerate();
+        let mut newer: Vec<&Arc<Table>> = Vec::new();
+        let mut stay: Vec<&Arc<Table>> = Vec::new();
+        for (number, level) in levels.take(self.output_level + 1) {
+            for run in &level.runs {
+                let tables = run.overlapping(&self.smallest, &self.largest);
+                let (taken, left): (Vec<_>, Vec<_>) =
+                    tables.iter().partition(|table| self.takes(table));
+                if number < self.output_level {
+                    assert_apart(&newer, &left, "is older than an input and stays above it");
+                } else {
+                    assert_apart(&stay, &taken, "is older than what the outputs go above");
+                    stay.extend(left);
+                }
+                newer.extend(taken);
+            }
+        }
+        assert_eq!(newer.len(), self.tables().count(), "an input is gone");
+    }
+}
+
+/// # Panics
+///
+/// If one of `older` overlaps one of `newer`.
+fn assert_apart(newer: &[&Arc<Table>], older: &[&Arc<Table>], wrong: &str) {
+    for table in older {
+        let (low, high) = (&table.meta.smallest, &table.meta.largest);
+        let over = newer.iter().find(|other| other.meta.overlaps(low, high));
+        assert!(over.is_none(), "{table:?} {wrong}: {over:?}");
+    }
+}
+
+fn first_keys(tables: &[Arc<Table>]) -> Vec<Slice> {
+    let keys = tables.iter().map(|table| table.meta.smallest.clone());
+    keys.collect()
+}
+
+/// Every table of `levels` that overlaps `low..=high`, or another of these tables: as inputs, the
+/// newest first. What is left in these levels neither reaches into them nor lies between them.
+fn closed(
+    version: &Version,
+    levels: std::ops::RangeInclusive<usize>,
+    low: &Slice,
+    high: &Slice,
+) -> Vec<Input> {
+    let (mut low, mut high) = (low.clone(), high.clone());
+    loop {
+        let mut inputs = Vec::new();
+        for level in levels.clone() {
+            for run in &version.levels[level].runs {
+                let tables = run.overlapping(&low, &high).to_vec();
+                if !tables.is_empty() {
+                    inputs.push(Input { level, tables });
+                }
+            }
+        }
+        let Some((first, last)) = hull(inputs.iter().flat_map(|input| &input.tables)) else {
+            return inputs;
+        };
+        if first >= low && last <= high {
+            return inputs;
+        }
+        low = low.min(first);
+        high = high.max(last);
+    }
+}
+
+/// True if no table of the inputs overlaps another.
+fn are_apart(inputs: &[Input]) -> bool {
+    let mut tables: Vec<&Arc<Table>> = inputs.iter().flat_map(|input| &input.tables).collect();
+    tables.sort_by(|one, other| one.meta.smallest.cmp(&other.meta.smallest));
+    let mut pairs = tables.windows(2);
+    pairs.all(|pair| pair[0].meta.largest < pair[1].meta.smallest)
+}
+
+/// The plan, if neither an input nor the outputs' range is held by a running one.
+fn unless_busy(plan: Plan, busy: &Busy) -> Option<Plan> {
+    let is_held = plan.tables().any(|table| busy.has(table))
+        || busy.claims(plan.output_level, &plan.smallest, &plan.largest);
+    (!is_held).then_some(plan)
+}
+
+/// Bytes of a table as they count for urgency: one that holds more tombstones than values counts
+/// up to double, since merging it frees space below.
+fn weight(table: &Table) -> u64 {
+    let meta = &table.meta;
+    let surplus = meta
+        .tombstones
+        .saturating_mul(2)
+        .saturating_sub(meta.entries);
+    let extra = u128::from(meta.len) * u128::from(surplus) / u128::from(meta.entries.max(1));
+    meta.len
+        .saturating_add(u64::try_from(extra).unwrap_or(u64::MAX))
 }
 
 /// First and last key of some tables.
@@ -115,23 +287,23 @@ fn hull<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> Option<(Slice, Slic
     hull.map(|(low, high)| (low.clone(), high.clone()))
 }
 
-/// Tells for ascending keys whether tables below may hold older data of them.
+/// Tells for ascending keys whether tables below the outputs may hold older data of them.
 #[derive(Debug)]
 pub(crate) struct Older<'a> {
-    /// The tables of each level that no key has passed yet.
-    levels: Vec<&'a [Arc<Table>]>,
+    /// The tables of each run that no key has passed yet.
+    runs: Vec<&'a [Arc<Table>]>,
 }
 
 impl<'a> Older<'a> {
     pub(crate) fn new(plan: &'a Plan) -> Self {
         Self {
-            levels: plan.older.iter().map(Vec::as_slice).collect(),
+            runs: plan.older.iter().map(Vec::as_slice).collect(),
         }
     }
 
     /// True if no table may hold `user`, which is not before the key of the last call.
     pub(crate) fn lacks(&mut self, user: &[u8]) -> bool {
-        self.levels.iter_mut().all(|tables| {
+        self.runs.iter_mut().all(|tables| {
             while let [first, rest @ ..] = tables
                 && *first.meta.largest < *user
             {
@@ -229,7 +401,7 @@ impl Busy {
 
 #[cfg(test)]
 mod tests {
-    use super::leveled::tests::{draw, parse};
+    use super::simulation::{draw, parse};
     use super::*;
 
     #[test]
@@ -244,6 +416,48 @@ mod tests {
             .collect();
         assert_eq!(lacking, ["a", "e", "h", "n"]);
         assert_eq!(plan.borders, [b"b", b"f"]);
+    }
+
+    /// A plan that takes the named tables of a level, of the run at an index.
+    fn taking(version: &Version, level: usize, run: usize, output_level: usize) -> Plan {
+        let tables = version.levels[level].runs[run].tables().to_vec();
+        let inputs = vec![Input { level, tables }];
+        Plan::new(version, Kind::Merge, inputs, output_level)
+    }
+
+    #[test]
+    fn outputs_go_above_what_stays_in_their_level() {
+        let version = parse("L1: a-b x-y\nL2: d-f / a-c\nL3: b-b");
+        let plan = taking(&version, 1, 0, 2);
+        assert_eq!(plan.output_run(&version, b"a", b"b"), 1);
+        assert_eq!(plan.output_run(&version, b"c", b"e"), 2);
+        assert_eq!(plan.output_run(&version, b"x", b"y"), 0);
+        assert_eq!(plan.older.len(), 3);
+        let mut older = Older::new(&plan);
+        let lacking = ["a", "c", "d", "g", "x"].map(|key| older.lacks(key.as_bytes()));
+        assert_eq!(lacking, [false, false, false, true, true]);
+        plan.assert_order(&version);
+    }
+
+    #[test]
+    #[should_panic(expected = "is older than an input and stays above it")]
+    fn no_input_passes_older_data() {
+        let version = parse("L1: a-c\nL2: b-d\nL3: e-f");
+        taking(&version, 1, 0, 3).assert_order(&version);
+    }
+
+    #[test]
+    #[should_panic(expected = "is older than an input and stays above it")]
+    fn no_run_leaves_before_an_older_one() {
+        let version = parse("L0: a-c / b-d");
+        taking(&version, 0, 0, 3).assert_order(&version);
+    }
+
+    #[test]
+    #[should_panic(expected = "is older than what the outputs go above")]
+    fn no_older_run_ends_above_a_newer() {
+        let version = parse("L2: a-c / b-d");
+        taking(&version, 2, 1, 2).assert_order(&version);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod tests;
 use std::cmp::Ordering as KeyOrdering;
 use std::io;
 
-use super::cut::Cutter;
+use super::cut::{Cut, Cutter};
 use super::stream::{Retention, Stats, Stream};
 use super::{Kind, Older, Plan};
 use crate::error::{Error, ErrorKind, Result};
@@ -44,7 +44,9 @@ pub(crate) struct Target<'a> {
     pub(crate) layout: BuilderOptions,
     /// Bytes of a file at which the next begins, or thereabouts where there are borders.
     pub(crate) table_bytes: u64,
-    /// First keys of the tables below, ascending; see [`Plan::borders`].
+    /// See [`Plan::cut`].
+    pub(crate) cut: Cut,
+    /// See [`Plan::borders`].
     pub(crate) borders: &'a [Slice],
     /// Gives a number that no file of the store ever had.
     pub(crate) allocate: &'a dyn Fn() -> u64,
@@ -91,7 +93,8 @@ pub(crate) fn run(plan: &Plan, context: &Context<'_>) -> Result<Outputs> {
     let target = Target {
         store: context.store,
         layout: layout(context.options, plan.output_level),
-        table_bytes: context.options.table_bytes,
+        table_bytes: plan.table_bytes.unwrap_or(context.options.table_bytes),
+        cut: plan.cut,
         borders: &plan.borders,
         allocate: context.allocate,
         cancel: context.cancel,
@@ -157,7 +160,7 @@ fn write_into(
     entries: &mut impl Entries,
     target: &Target<'_>,
 ) -> Result<Vec<TableMeta>> {
-    let mut cutter = Cutter::new(target.table_bytes, target.borders);
+    let mut cutter = Cutter::new(target.table_bytes, target.cut, target.borders);
     let mut tables = Vec::new();
     let mut open: Option<NewTable> = None;
     let mut last_user: Vec<u8> = Vec::new();

@@ -1,5 +1,6 @@
 //! Restoring: sorted runs go straight into tables, never through the write path.
 
+use crate::compaction::cut::Cut;
 use crate::compaction::run::{Entries, Target, layout, write_tables};
 use crate::error::{Error, Result};
 use crate::key::{InternalKey, SeqNo, ValueKind};
@@ -130,6 +131,7 @@ impl DbInner {
                 ..layout(&keyspace.options, 0)
             },
             table_bytes: keyspace.options.table_bytes,
+            cut: Cut::Near,
             borders: &[],
             allocate: &|| self.next_file(),
             cancel: self.work.stopping(),

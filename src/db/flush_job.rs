@@ -1,6 +1,7 @@
 //! Turning sealed memtables into tables, or, where most of their bytes were overwritten since,
 //! into one smaller memtable.
 
+use crate::compaction::cut::Cut;
 use crate::compaction::run::{self, Context, Target, layout, write_tables};
 use crate::compaction::stream::{Retention, Stream, never};
 use crate::compaction::{Input, Plan};
@@ -279,7 +280,7 @@ impl DbInner {
                 keyspace: id,
                 seqno,
             };
-            self.install_if_kept(id, add.chain([flushed]).collect())?;
+            self.install(|_| Ok(add.chain([flushed]).collect()), |_| {})?;
         }
         Ok(())
     }
@@ -294,6 +295,7 @@ impl DbInner {
             store: &self.tables,
             layout: layout(&keyspace.options, 0),
             table_bytes: keyspace.options.table_bytes,
+            cut: Cut::Near,
             borders: &[],
             allocate: &|| self.next_file(),
             cancel: self.work.stopping(),
@@ -330,18 +332,7 @@ impl DbInner {
                 cancel: self.work.stopping(),
             },
         )?;
-        let level = u8::try_from(plan.output_level).expect("few levels");
-        let remove = plan.tables().map(|table| Change::RemoveTable {
-            keyspace: id,
-            number: table.meta.number,
-        });
-        let add = outputs.tables.iter().map(|meta| Change::AddTable {
-            keyspace: id,
-            level,
-            run: 0,
-            meta: meta.clone(),
-        });
-        self.install_if_kept(id, remove.chain(add).collect())?;
+        self.install_outputs(id, plan, outputs.tables.iter().cloned())?;
         let bytes_of = |input: &Input| input.tables.iter().map(|table| table.meta.len).sum();
         let inputs = plan
             .inputs

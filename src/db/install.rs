@@ -122,10 +122,12 @@ impl DbInner {
         let adapt = |view: &mut View, id: u32| {
             if let Some(keyspace) = view.keyspace_mut(id) {
                 keyspace.options = Arc::clone(&options);
+                keyspace.has_options = true;
             }
         };
         if let Some((id, keyspace)) = find(&self.view(), name) {
             self.update_view(|view| adapt(view, id));
+            self.submit_compaction();
             return Ok((id, keyspace));
         }
         self.health.check_write()?;
@@ -161,6 +163,7 @@ impl DbInner {
         KeyspaceView {
             name: Arc::from(name),
             options: Arc::clone(options),
+            has_options: true,
             active: Arc::new(Memtable::new(self.account.charge())),
             sealed: Vec::new(),
             version: Arc::default(),

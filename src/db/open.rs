@@ -86,7 +86,6 @@ impl DbInner {
         if inner.commit.lock().wants_flush() {
             inner.submit_flush();
         }
-        inner.submit_compaction();
         Ok(inner)
     }
 }
@@ -329,6 +328,7 @@ impl Opened {
             let shown = KeyspaceView {
                 name: Arc::from(keyspace.name.as_str()),
                 options: Arc::new(KeyspaceOptions::default()),
+                has_options: false,
                 active: replayed.map_or_else(fresh, |(_, memtable)| Arc::clone(memtable)),
                 sealed: Vec::new(),
                 version: Arc::clone(&keyspace.version),

@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::view::KeyspaceView;
 use super::*;
 use crate::batch::WriteBatch;
+use crate::compaction::{Busy, pick};
 use crate::env::Env as _;
 use crate::env::sim::{CrashPolicy, FaultKind, FaultPlan, SimEnv};
-use crate::options::{RuntimeOptions, Wal};
+use crate::options::{RuntimeOptions, Strategy, Wal};
 
 /// A store in memory whose background work is done by callers, small enough for every kind of
 /// work to happen.
@@ -77,7 +79,9 @@ impl Store {
     }
 }
 
-fn contents(keyspace: &Keyspace) -> BTreeMap<Vec<u8>, Vec<u8>> {
+type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn contents(keyspace: &Keyspace) -> Contents {
     let entries = keyspace.entries().unwrap().map(Result::unwrap);
     entries
         .map(|entry| (entry.key.to_vec(), entry.value.to_vec()))
@@ -136,6 +140,119 @@ fn a_store_keeps_what_it_was_given_through_all_its_work() {
             .sum::<u64>(),
         0
     );
+}
+
+/// Options of either strategy that make many small runs.
+fn by(compaction: Strategy) -> KeyspaceOptions {
+    small().level_ratio(4).compaction(compaction)
+}
+
+const LAZY: Strategy = Strategy::LazyLeveled {
+    runs_max: 3,
+    ratio: 3,
+};
+
+/// Writes and deletes at random, and does some of the work in between.
+fn scatter(store: &Store, keyspace: &Keyspace, model: &mut Contents, seed: u32) {
+    let mut random = seed;
+    for number in 0..4000_u32 {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let key = format!("key {:04}", (random >> 8) % 1500);
+        if number % 6 == 0 {
+            keyspace.delete(&key).unwrap();
+            model.remove(key.as_bytes());
+        } else {
+            let value = format!("value {number} of round {seed}");
+            keyspace.put(&key, &value).unwrap();
+            model.insert(key.into_bytes(), value.into_bytes());
+        }
+        if number % 40 == 0 {
+            store.runtime.run_pending();
+        }
+    }
+}
+
+fn runs_below_level0(store: &Store) -> Vec<usize> {
+    let levels = store.db.stats().unwrap().levels;
+    levels[1..].iter().map(|level| level.runs).collect()
+}
+
+#[test]
+fn a_keyspace_is_rearranged_when_its_strategy_changes() {
+    let env = SimEnv::new(1);
+    let mut store = open(&env);
+    let mut model = BTreeMap::new();
+    for round in 0..4 {
+        let keyspace = store.db.keyspace("a", by(LAZY)).unwrap();
+        scatter(&store, &keyspace, &mut model, 2 * round);
+        let snapshot = store.db.snapshot().unwrap();
+        let frozen = model.clone();
+        scatter(&store, &keyspace, &mut model, 2 * round + 1);
+        store.work();
+        assert_eq!(contents(&keyspace), model, "round {round}");
+        assert!(runs_below_level0(&store).iter().any(|runs| *runs > 1));
+        let seen = snapshot.range::<&[u8]>(&keyspace, ..).unwrap();
+        let seen = seen.map(|entry| entry.unwrap());
+        assert!(
+            seen.map(|it| (it.key.to_vec(), it.value.to_vec()))
+                .eq(frozen)
+        );
+        drop((snapshot, keyspace));
+        store = store.reopen(false);
+
+        let keyspace = store.db.keyspace("a", by(Strategy::Leveled)).unwrap();
+        store.work();
+        assert_eq!(contents(&keyspace), model, "round {round}");
+        let runs = runs_below_level0(&store);
+        assert!(runs.iter().all(|runs| *runs <= 1), "{runs:?}");
+        scatter(&store, &keyspace, &mut model, 2 * round + 100);
+        store.work();
+        assert_eq!(contents(&keyspace), model, "round {round}");
+        store.db.verify().unwrap();
+        drop(keyspace);
+        store = store.reopen(false);
+    }
+    // Full compactions find everything, whatever the strategy.
+    let keyspace = store.db.keyspace("a", by(LAZY)).unwrap();
+    keyspace.compact().unwrap();
+    assert_eq!(contents(&keyspace), model);
+    assert_eq!(runs_below_level0(&store), [0, 0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn compactions_of_one_keyspace_run_side_by_side() {
+    let env = SimEnv::new(1);
+    let store = open(&env);
+    let mut model = BTreeMap::new();
+    let roomy = Strategy::LazyLeveled {
+        runs_max: 8,
+        ratio: 2,
+    };
+    let keyspace = store.db.keyspace("a", by(roomy)).unwrap();
+    scatter(&store, &keyspace, &mut model, 7);
+    store.work();
+    // Of another ratio, so that more than one partition is due at once.
+    let tight = Strategy::LazyLeveled {
+        runs_max: 8,
+        ratio: 100,
+    };
+    let options = by(tight);
+    let inner = store.db.inner();
+    let id = keyspace.id_in(inner).unwrap();
+    let pick = |view: &KeyspaceView, busy: &Busy| pick(&view.version, busy, &options, 1 << 10);
+    let claimed: Vec<_> = std::iter::from_fn(|| inner.claim(id, pick)).collect();
+    assert!(claimed.len() > 2, "{} plans at once", claimed.len());
+    let view = inner.view();
+    let view = view.keyspace(id).unwrap();
+    std::thread::scope(|scope| {
+        for claimed in claimed {
+            scope.spawn(move || inner.carry_out(view, &claimed).unwrap());
+        }
+    });
+    assert_eq!(contents(&keyspace), model);
+    store.db.verify().unwrap();
+    keyspace.compact().unwrap();
+    assert_eq!(contents(&keyspace), model);
 }
 
 #[test]

@@ -14,6 +14,9 @@ use crate::version::Version;
 pub(crate) struct KeyspaceView {
     pub(crate) name: Arc<str>,
     pub(crate) options: Arc<KeyspaceOptions>,
+    /// Whether the options are those that somebody asked for, not yet the defaults: else
+    /// compaction would arrange tables by a strategy that is not theirs.
+    pub(crate) has_options: bool,
     /// Takes the writes.
     pub(crate) active: Arc<Memtable>,
     /// No longer written, not yet in tables; the newest first.

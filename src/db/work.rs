@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::compaction::{Busy, Kind, Plan, leveled};
+use crate::compaction::{self, Busy, Kind, Plan, leveled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::SeqNo;
 use crate::runtime::{Job, Tenant};
 use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
-use crate::version::Change;
+use crate::version::{Change, TableMeta};
 
 use super::DbInner;
 use super::view::KeyspaceView;
@@ -86,7 +86,7 @@ impl Drop for RunningCompaction<'_> {
 
 /// A plan whose tables are marked busy until this is dropped, by a panic too: else whoever wants
 /// them would wait for ever.
-struct Claimed<'a> {
+pub(super) struct Claimed<'a> {
     work: &'a Work,
     id: u32,
     plan: Plan,
@@ -308,11 +308,11 @@ impl DbInner {
         let view = self.view();
         for (id, keyspace) in &view.keyspaces {
             let picked = self.claim(*id, |keyspace, busy| {
-                if keyspace.restoring.load(Ordering::Acquire) {
+                if !keyspace.has_options || keyspace.restoring.load(Ordering::Acquire) {
                     return None;
                 }
                 let memtable_bytes = self.options.memtable_bytes_max as u64;
-                leveled::pick(&keyspace.version, busy, &keyspace.options, memtable_bytes)
+                compaction::pick(&keyspace.version, busy, &keyspace.options, memtable_bytes)
             });
             if let Some(claimed) = picked {
                 // Another thread may find more to do meanwhile.
@@ -325,7 +325,7 @@ impl DbInner {
     }
 
     /// Picks a plan against the newest version and marks its tables busy, in one step.
-    fn claim(
+    pub(super) fn claim(
         &self,
         id: u32,
         pick: impl FnOnce(&KeyspaceView, &Busy) -> Option<Plan>,
@@ -339,7 +339,7 @@ impl DbInner {
         Some(Claimed { work, id, plan })
     }
 
-    fn carry_out(&self, keyspace: &KeyspaceView, claimed: &Claimed<'_>) -> Result<()> {
+    pub(super) fn carry_out(&self, keyspace: &KeyspaceView, claimed: &Claimed<'_>) -> Result<()> {
         match claimed.plan.kind {
             Kind::TrivialMove => self.move_tables(claimed.id, &claimed.plan),
             Kind::Merge => self.merge_tables(claimed.id, keyspace, &claimed.plan),
@@ -347,35 +347,39 @@ impl DbInner {
     }
 
     fn move_tables(&self, id: u32, plan: &Plan) -> Result<()> {
-        let level = u8::try_from(plan.output_level).expect("few levels");
-        let mut changes = Vec::new();
-        for table in plan.tables() {
-            changes.push(Change::RemoveTable {
-                keyspace: id,
-                number: table.meta.number,
-            });
-        }
-        for table in plan.tables() {
-            let meta = table.meta.clone();
-            changes.push(Change::AddTable {
-                keyspace: id,
-                level,
-                run: 0,
-                meta,
-            });
-        }
-        self.install_if_kept(id, changes)
+        self.install_outputs(id, plan, plan.tables().map(|table| table.meta.clone()))
     }
 
-    /// Installs a compaction's edit, unless the keyspace was dropped meanwhile.
-    pub(crate) fn install_if_kept(&self, id: u32, changes: Vec<Change>) -> Result<()> {
+    /// Installs what a plan has made in place of its inputs, unless the keyspace was dropped
+    /// meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If newer data would end below older.
+    pub(crate) fn install_outputs(
+        &self,
+        id: u32,
+        plan: &Plan,
+        outputs: impl Iterator<Item = TableMeta>,
+    ) -> Result<()> {
+        let level = u8::try_from(plan.output_level).expect("few levels");
         self.install(
             |state| {
-                Ok(if state.keyspaces.contains_key(&id) {
-                    changes
-                } else {
-                    Vec::new()
-                })
+                let Some(keyspace) = state.keyspaces.get(&id) else {
+                    return Ok(Vec::new());
+                };
+                plan.assert_order(&keyspace.version);
+                let remove = plan.tables().map(|table| Change::RemoveTable {
+                    keyspace: id,
+                    number: table.meta.number,
+                });
+                let add = outputs.map(|meta| Change::AddTable {
+                    keyspace: id,
+                    level,
+                    run: plan.output_run(&keyspace.version, &meta.smallest, &meta.largest),
+                    meta,
+                });
+                Ok(remove.chain(add).collect())
             },
             |_| {},
         )

@@ -72,9 +72,9 @@ pub(crate) enum Change {
         keyspace: u32,
         seqno: SeqNo,
     },
-    /// Puts a table into a run of a level. Tables of one level with the same `run` are one run;
-    /// in level 0 a higher run is a newer one, below it the only run is 0. A table that the same
-    /// edit has removed before is moved.
+    /// Puts a table into a run of a level. Tables of one level with the same `run` are one run; a
+    /// higher run is a newer one. In the last level the only run is 0. A table that the same edit
+    /// has removed before is moved.
     AddTable {
         keyspace: u32,
         level: u8,

@@ -193,7 +193,7 @@ impl std::fmt::Debug for Table {
 /// Disjoint tables in key order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Run {
-    /// In level 0 a higher number is a newer run; further down it is 0.
+    /// Within a level a higher number is a newer run. In the last level it is 0.
     number: u64,
     tables: Vec<Arc<Table>>,
 }
@@ -207,7 +207,7 @@ impl Run {
         Self::numbered(0, tables)
     }
 
-    /// A run of level 0 with its number.
+    /// A run with its number.
     ///
     /// # Panics
     ///
@@ -262,7 +262,7 @@ impl Run {
     }
 }
 
-/// Runs, the newest first. Below level 0 there is at most one.
+/// Runs, the newest first. In the last level there is at most one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Level {
     pub(crate) runs: Vec<Run>,
@@ -280,12 +280,26 @@ impl Level {
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.iter().all(Run::is_empty)
     }
+
+    /// Where a table of keys within `low..=high` goes that is newer than all of the level: the
+    /// lowest run above every table that overlaps, but for those that leave.
+    pub(crate) fn run_above(
+        &self,
+        low: &[u8],
+        high: &[u8],
+        leaves: impl Fn(&Arc<Table>) -> bool,
+    ) -> u64 {
+        let holds = |run: &&Run| !run.overlapping(low, high).iter().all(&leaves);
+        let highest = self.runs.iter().find(holds);
+        highest.map_or(0, |run| run.number + 1)
+    }
 }
 
 /// All tables of a keyspace, immutable.
 ///
-/// For any key, every version in level `n` is newer than every version in level `n + 1`, and in
-/// level 0 every version in an earlier run is newer than those in later runs.
+/// For any key, every version in level `n` is newer than every version in level `n + 1`, and
+/// within a level every version in an earlier run is newer than those in later runs. A run below
+/// level 0 may have gaps, and its tables may have come there at different times.
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
     pub(crate) levels: Vec<Level>,

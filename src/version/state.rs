@@ -308,10 +308,16 @@ impl<'a> Draft<'a> {
     fn add_table(&mut self, id: u32, level: u8, run: u64, meta: &TableMeta) -> Result<()> {
         check_meta(meta)?;
         let number = meta.number;
-        if usize::from(level) >= LEVELS || (level > 0 && run != 0) {
+        let last = LEVELS - 1;
+        let run_end = if usize::from(level) == last {
+            1
+        } else {
+            FILE_NUMBER_MAX
+        };
+        if usize::from(level) > last || run >= run_end {
             return Err(Error::corruption(format!(
                 "table {number} in run {run} of level {level}; there are {LEVELS} levels, and \
-                 below level 0 the only run is 0"
+                 the only run of the last is 0"
             )));
         }
         if self

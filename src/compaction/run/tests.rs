@@ -50,6 +50,7 @@ impl Fixture {
             store: &self.store,
             layout: layout(&self.options, 0),
             table_bytes: u64::MAX,
+            cut: Cut::Near,
             borders: &[],
             allocate: &|| self.allocate(),
             cancel: &self.cancel,

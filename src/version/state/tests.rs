@@ -41,11 +41,13 @@ fn runs_and_levels_are_put_in_order() {
         vec![
             add(3, 1, 0, meta(7, "q", "r", 3, 3)),
             add(3, 1, 0, meta(8, "a", "b", 3, 3)),
+            add(3, 1, 7, meta(6, "q", "r", 4, 4)),
+            add(3, 1, 2, meta(3, "b", "s", 0, 3)),
         ],
     ])
     .unwrap();
     assert_eq!(table_numbers(&state, 0), "0: [9] [5 4]  6: [2]");
-    assert_eq!(table_numbers(&state, 3), "1: [8 7]");
+    assert_eq!(table_numbers(&state, 3), "1: [6] [3] [8 7]");
     assert_eq!((state.next_keyspace, state.next_file), (4, 10));
     assert_eq!(state.last_seqno, SeqNo(12));
 }
@@ -169,7 +171,7 @@ fn what_cannot_be_is_refused() {
     refused(&with(&[table(1, "", "a")]), "keys");
     refused(&with(&[table(1, "a", "b"), table(1, "c", "d")]), "twice");
     refused(&with(&[add(0, 7, 0, meta(1, "a", "b", 1, 2))]), "level 7");
-    refused(&with(&[add(0, 1, 1, meta(1, "a", "b", 1, 2))]), "run 1");
+    refused(&with(&[add(0, 6, 1, meta(1, "a", "b", 1, 2))]), "run 1");
     refused(&with(&[add(0, 0, 1, meta(1, "a", "b", 2, 1))]), "sequence");
     let ages = [
         add(0, 0, 1, meta(1, "a", "b", 5, 7)),
