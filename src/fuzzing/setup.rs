@@ -1,11 +1,19 @@
 //! How a store under test is set up: drawn from the input, where the environment does not say.
 
-use crate::options::{Compression, KeyspaceOptions, Options, ReadMode, RuntimeOptions, Wal};
+use crate::options::{
+    Compression, KeyspaceOptions, Options, ReadMode, RuntimeOptions, Strategy, Wal,
+};
 
 use super::input::Input;
 
 /// The environment variable that sets options: `name=value`, with commas between them.
 const VARIABLE: &str = "SILTSTONE_FUZZ_OPTIONS";
+
+/// The upper levels fill and empty often.
+const LAZY: Strategy = Strategy::LazyLeveled {
+    runs_max: 2,
+    ratio: 2,
+};
 
 /// Few bytes of everything, so that short runs reach all parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +26,7 @@ pub(super) struct Setup {
     wal_bytes_max: u64,
     block_bytes: usize,
     table_bytes: u64,
+    compaction: Strategy,
     level_ratio: u32,
     level0_runs_max: usize,
     compression: Compression,
@@ -30,10 +39,14 @@ impl Setup {
     ///
     /// If the environment names options that there are not; [`from_environment`] tells first.
     pub(super) fn draw(input: &mut Input<'_>) -> Self {
+        let wal = [Wal::On, Wal::Off][input.index(2)];
+        let read_mode = [ReadMode::Mapped, ReadMode::Positional][input.index(2)];
+        let shape = input.index(10);
         let drawn = Self {
-            wal: [Wal::On, Wal::Off][input.index(2)],
-            read_mode: [ReadMode::Mapped, ReadMode::Positional][input.index(2)],
-            block_bytes: 64 << input.index(5),
+            wal,
+            read_mode,
+            block_bytes: 64 << (shape % 5),
+            compaction: [Strategy::Leveled, LAZY][shape / 5],
             compression: [Compression::Lz4, Compression::None][input.index(2)],
             memory_bytes_max: 8 << 20,
             cache_bytes: 1 << 20,
@@ -67,6 +80,7 @@ impl Setup {
         let mut options = KeyspaceOptions::new()
             .block_bytes(self.block_bytes)
             .table_bytes(self.table_bytes)
+            .compaction(self.compaction)
             .level_ratio(self.level_ratio)
             .level0_runs_max(self.level0_runs_max)
             .compression(self.compression);
@@ -105,6 +119,10 @@ impl Setup {
                 let kinds = [("lz4", Compression::Lz4), ("none", Compression::None)];
                 self.compression = one_of(value, &kinds)?;
             }
+            "compaction" => {
+                let kinds = [("leveled", Strategy::Leveled), ("lazy-leveled", LAZY)];
+                self.compaction = one_of(value, &kinds)?;
+            }
             "filter_bits" => {
                 let (upper, last) = value.split_once('/').unwrap_or((value, value));
                 self.filter_bits = Some((number(upper)?, number(last)?));
@@ -121,9 +139,9 @@ impl Setup {
             _ => {
                 return Err(
                     "there is no such option; there are wal, read_mode, compression, \
-                            filter_bits, memory_bytes_max, cache_bytes, memtable_bytes_max, \
-                            wal_bytes_max, block_bytes, table_bytes, level_ratio, \
-                            level0_runs_max and uncompressed_levels"
+                            compaction, filter_bits, memory_bytes_max, cache_bytes, \
+                            memtable_bytes_max, wal_bytes_max, block_bytes, table_bytes, \
+                            level_ratio, level0_runs_max and uncompressed_levels"
                         .into(),
                 );
             }
@@ -167,6 +185,7 @@ mod tests {
     #[test]
     fn named_options_replace_what_was_drawn() {
         let list = "wal=off, read_mode=positional,compression=none,filter_bits=16/10,\
+                    compaction=lazy-leveled,\
                     memory_bytes_max=1,cache_bytes=2,memtable_bytes_max=3,wal_bytes_max=4,\
                     block_bytes=5,table_bytes=6,level_ratio=7,level0_runs_max=8,\
                     uncompressed_levels=9";
@@ -174,6 +193,7 @@ mod tests {
             wal: Wal::Off,
             read_mode: ReadMode::Positional,
             compression: Compression::None,
+            compaction: LAZY,
             filter_bits: Some((16, 10)),
             memory_bytes_max: 1,
             cache_bytes: 2,

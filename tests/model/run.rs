@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     cache_bytes: usize,
     block_bytes: usize,
     table_bytes: u64,
+    /// The strategy after each open, over and over.
+    compaction: Vec<siltstone::Strategy>,
     level_ratio: u32,
     level0_runs: usize,
     is_compressed: bool,
@@ -47,7 +49,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    fn keyspace(&self) -> KeyspaceOptions {
+    fn keyspace(&self, opens: usize) -> KeyspaceOptions {
         let compression = if self.is_compressed {
             Compression::Lz4
         } else {
@@ -56,6 +58,7 @@ impl Setup {
         KeyspaceOptions::new()
             .block_bytes(self.block_bytes)
             .table_bytes(self.table_bytes)
+            .compaction(self.compaction[opens % self.compaction.len()])
             .level_ratio(self.level_ratio)
             .level0_runs_max(self.level0_runs)
             .compression(compression)
@@ -72,6 +75,14 @@ impl Setup {
     }
 }
 
+fn any_compaction() -> impl Strategy<Value = siltstone::Strategy> {
+    let lazy = (2..5_usize, 2..12_u32);
+    prop_oneof![
+        Just(siltstone::Strategy::Leveled),
+        lazy.prop_map(|(runs_max, ratio)| siltstone::Strategy::LazyLeveled { runs_max, ratio }),
+    ]
+}
+
 pub(crate) fn any_setup() -> impl Strategy<Value = Setup> {
     let sizes = (
         prop_oneof![Just(1 << 10), 1_usize << 10..16 << 10, Just(8 << 20)],
@@ -86,9 +97,10 @@ pub(crate) fn any_setup() -> impl Strategy<Value = Setup> {
         1 => Just(vec![true, false]),
     ];
     let shape = (2..12_u32, 1..6_usize, any::<bool>(), 0..4_usize);
+    let compaction = prop::collection::vec(any_compaction(), 1..4);
     let filter = prop_oneof![Just((0, 0)), (0..20_u32, 0..20_u32)];
-    (sizes, wal, any::<bool>(), shape, filter).prop_map(
-        |(sizes, wal, is_mapped, shape, filter_bits)| Setup {
+    (sizes, wal, any::<bool>(), compaction, shape, filter).prop_map(
+        |(sizes, wal, is_mapped, compaction, shape, filter_bits)| Setup {
             memtable_bytes: sizes.0,
             wal_bytes: sizes.1,
             wal,
@@ -96,6 +108,7 @@ pub(crate) fn any_setup() -> impl Strategy<Value = Setup> {
             cache_bytes: sizes.2,
             block_bytes: sizes.3,
             table_bytes: sizes.4,
+            compaction,
             level_ratio: shape.0,
             level0_runs: shape.1,
             is_compressed: shape.2,
@@ -200,7 +213,7 @@ fn open(setup: &Setup, place: Place, env: &Arc<dyn Env>, path: &Path, opens: usi
     let db = Db::open_with(path, options, &runtime).unwrap();
     let keyspaces = (0..KEYSPACES)
         .map(|number| {
-            db.keyspace(&format!("keyspace {number}"), setup.keyspace())
+            db.keyspace(&format!("keyspace {number}"), setup.keyspace(opens))
                 .unwrap()
         })
         .collect();
@@ -303,7 +316,8 @@ impl Run<'_> {
                 // Snapshots do not keep what is dropped.
                 self.now_mut().snapshots.clear();
                 self.now().db.drop_keyspace(&name).unwrap();
-                let fresh = self.now().db.keyspace(&name, self.setup.keyspace());
+                let options = self.setup.keyspace(self.opens);
+                let fresh = self.now().db.keyspace(&name, options);
                 self.now_mut().keyspaces[*keyspace] = fresh.unwrap();
                 self.maps[*keyspace].clear();
             }

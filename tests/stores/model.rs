@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use siltstone::ErrorKind;
 use siltstone::changelog::Memory;
 use siltstone::changelog::faulty::{CommitPlan, Faulty};
 use siltstone::env::sim::{CrashPolicy, FaultKind, FaultPlan, SimEnv};
 use siltstone::store::serde::Bytes;
 use siltstone::store::{KeyValue, StoreOptions, Task, TaskOptions};
+use siltstone::{ErrorKind, Strategy};
 
 use crate::rig::{Random, options_on, raw, small};
 
@@ -30,6 +30,11 @@ struct State {
     input: u64,
 }
 
+const LAZY: Strategy = Strategy::LazyLeveled {
+    runs_max: 2,
+    ratio: 2,
+};
+
 struct Life {
     random: Random,
     env: SimEnv,
@@ -46,8 +51,10 @@ fn options(env: &SimEnv, changelog: &Faulty<Memory>) -> TaskOptions {
     let dir = PathBuf::from("/state");
     let mut options =
         options_on(env, &dir, Arc::new(changelog.clone())).restore_bytes_max(64 << 10);
-    for name in STORES {
-        options = options.store(StoreOptions::new(name).keyspace(small()));
+    // A store of each strategy.
+    for (name, strategy) in STORES.iter().zip([LAZY, Strategy::Leveled].iter().cycle()) {
+        let keyspace = small().compaction(*strategy);
+        options = options.store(StoreOptions::new(*name).keyspace(keyspace));
     }
     options
 }

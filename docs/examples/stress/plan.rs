@@ -1,7 +1,9 @@
 //! How a round is run: everything that follows from its seed.
 
 use siltstone::changelog::FileOptions;
-use siltstone::{Compression, KeyspaceOptions, Options, ReadMode, Result, Runtime, RuntimeOptions};
+use siltstone::{
+    Compression, KeyspaceOptions, Options, ReadMode, Result, Runtime, RuntimeOptions, Strategy,
+};
 
 use crate::random::Random;
 
@@ -141,9 +143,14 @@ impl SessionPlan {
 
 fn keyspace_options(random: &mut Random) -> KeyspaceOptions {
     let upper = random.pick(&[0, 6, 16]);
+    let lazy = Strategy::LazyLeveled {
+        runs_max: random.pick(&[2, 4]),
+        ratio: random.pick(&[2, 10]),
+    };
     KeyspaceOptions::new()
         .block_bytes(random.pick(&[64, 512, 4096, 64 << 10]))
         .table_bytes(random.pick(&[4 << 10, 32 << 10, 1 << 20]))
+        .compaction(random.pick(&[Strategy::Leveled, lazy]))
         .level_ratio(random.pick(&[2, 4, 10]))
         .level0_runs_max(random.pick(&[1, 2, 4, 8]))
         .compression(random.pick(&[Compression::None, Compression::Lz4]))
