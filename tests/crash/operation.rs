@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use siltstone::{Compression, KeyspaceOptions, ReadMode};
+use siltstone::{Compression, KeyspaceOptions, ReadMode, Strategy};
 
 use crate::random::Random;
 use crate::shrink::Case;
@@ -129,11 +129,16 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn random(random: &mut Random) -> Self {
+        let lazy = Strategy::LazyLeveled {
+            runs_max: 2,
+            ratio: 2,
+        };
         let compression = random.pick(&[Compression::None, Compression::Lz4]);
         let (filter_upper, filter_last) = random.pick(&[(0, 0), (16, 10), (8, 0)]);
         let keyspaces = KeyspaceOptions::new()
             .block_bytes(random.pick(&[64, 128, 256]))
             .table_bytes(random.pick(&[1 << 10, 2 << 10]))
+            .compaction(random.pick(&[Strategy::Leveled, lazy]))
             .level_ratio(2)
             .level0_runs_max(random.pick(&[1, 2, 3]))
             .compression(compression)
