@@ -50,7 +50,6 @@ enum Place {
 
 /// The parts of a Kafka URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only looked at"))]
 struct OnKafka {
     servers: String,
     prefix: String,
@@ -64,7 +63,6 @@ struct OnKafka {
 
 /// Where a password is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only looked at"))]
 enum Password {
     File(PathBuf),
     Variable(String),

@@ -227,10 +227,6 @@ pub(crate) struct Stores {
 
 /// What topics are created as and compared with.
 #[derive(Debug, Arguments)]
-#[cfg_attr(
-    not(feature = "kafka"),
-    expect(dead_code, reason = "without Kafka there are no topics")
-)]
 pub(crate) struct Shape {
     /// As many as the job has tasks.
     #[arg(long, value_name = "N")]
