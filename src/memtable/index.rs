@@ -99,8 +99,8 @@ impl Index {
             if snapshot.order().is_full() {
                 let halves = writer.split_leaf(&descent, snapshot, rank, record);
                 let stays = std::ptr::eq(halves.left, leaf);
-                if let Some(halves) = writer.hand_up(&descent, halves) {
-                    self.replace_branch(writer, place, halves, guard);
+                if let Some(halves) = writer.hand_up(&descent, &halves) {
+                    self.replace_branch(writer, place, &halves, guard);
                 }
                 if stays {
                     // Only now that the right half can be reached.
@@ -135,7 +135,7 @@ impl Index {
         &self,
         writer: &mut Writer,
         place: &AtomicPtr<Branch>,
-        halves: Halves<'_, Branch>,
+        halves: &Halves<'_, Branch>,
         guard: &Guard,
     ) {
         if planted(Bug::MemtableLeftBeforeRight) {

@@ -21,7 +21,7 @@ pub(super) struct Order(pub(super) u64);
 impl Order {
     /// The first `len` slots, in the order in which they are.
     pub(super) fn of_filled(len: usize) -> Self {
-        (0..len).fold(Self(0), |order, rank| order.with_next_at(rank))
+        (0..len).fold(Self(0), Self::with_next_at)
     }
 
     pub(super) fn len(self) -> usize {

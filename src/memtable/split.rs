@@ -92,7 +92,7 @@ impl Writer {
     pub(super) fn hand_up<'a>(
         &mut self,
         descent: &Descent<'a>,
-        halves: Halves<'a, Leaf>,
+        halves: &Halves<'a, Leaf>,
     ) -> Option<Halves<'a, Branch>> {
         let (twig, branch) = (descent.twig, descent.branch);
         if !twig.order().is_full() {
@@ -108,7 +108,7 @@ impl Writer {
             return None;
         }
         let (low, high) = (descent.branch_low(), descent.branch_high());
-        Some(split_inner(branch, halves, low, high, |node| {
+        Some(split_inner(branch, &halves, low, high, |node| {
             self.branches.push(node).as_ptr()
         }))
     }
@@ -117,7 +117,7 @@ impl Writer {
 /// Makes two nodes of a full one and the halves of its chosen child.
 fn split_inner<'a, C>(
     full: Step<'a, C>,
-    child: Halves<'a, C>,
+    child: &Halves<'a, C>,
     low: Option<Record<'a>>,
     high: Option<Record<'a>>,
     mut keep: impl FnMut(Inner<C>) -> *mut Inner<C>,
@@ -138,7 +138,7 @@ fn split_inner<'a, C>(
     halves(left, begin, keep(right))
 }
 
-fn halves<'a, C>(left: *mut C, low: Record<'a>, right: *mut C) -> Halves<'a, C> {
+fn halves<C>(left: *mut C, low: Record<'_>, right: *mut C) -> Halves<'_, C> {
     let right = Child {
         low: Some(low),
         node: right,

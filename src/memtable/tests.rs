@@ -252,7 +252,9 @@ fn check_walk(memtable: &Arc<Memtable>, expected: &Expected, moves: &[(u32, i32)
     }
 }
 
-fn check_entry(cursor: &MemtableCursor, wanted: Option<(&(Vec<u8>, Reverse<Trailer>), &Vec<u8>)>) {
+type Entry<'a> = (&'a (Vec<u8>, Reverse<Trailer>), &'a Vec<u8>);
+
+fn check_entry(cursor: &MemtableCursor, wanted: Option<Entry<'_>>) {
     assert_eq!(cursor.is_valid(), wanted.is_some());
     if let Some(((user, trailer), value)) = wanted {
         assert_eq!(cursor.key().user, &user[..]);
@@ -367,8 +369,8 @@ impl History {
                 1 => seqno % keys,
                 2 => keys - 1 - seqno % keys,
                 // A hot key among runs in both directions.
-                _ if seqno % 4 == 0 => keys / 2,
-                _ if seqno / keys % 2 == 0 => seqno % keys,
+                _ if seqno.is_multiple_of(4) => keys / 2,
+                _ if (seqno / keys).is_multiple_of(2) => seqno % keys,
                 _ => keys - 1 - seqno % keys,
             };
             let key = sorted[usize::try_from(place).unwrap()];
