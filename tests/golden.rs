@@ -22,7 +22,7 @@ use siltstone::store::serde::{U64, Utf8};
 use siltstone::store::{How, KeyValue, StoreOptions, Task, TaskOptions, Timestamped};
 use siltstone::{
     Compression, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, Options, ReadMode, Result,
-    Runtime, RuntimeOptions, WriteBatch,
+    Runtime, RuntimeOptions, Strategy, WriteBatch,
 };
 
 const FORMATS: [&str; 1] = ["v1"];
@@ -113,15 +113,25 @@ fn expected_map() -> BTreeMap<String, String> {
 
 fn open_map(dir: &Path, read_mode: ReadMode) -> Result<(Db, Vec<Keyspace>)> {
     let runtime = Runtime::new(RuntimeOptions::new().threads(0))?;
+    open_map_with(dir, read_mode, Strategy::Leveled, &runtime)
+}
+
+fn open_map_with(
+    dir: &Path,
+    read_mode: ReadMode,
+    strategy: Strategy,
+    runtime: &Runtime,
+) -> Result<(Db, Vec<Keyspace>)> {
     let options = Options::new()
         .read_mode(read_mode)
         .if_missing(siltstone::IfMissing::Create);
-    let db = Db::open_with(dir.join("map"), options, &runtime)?;
+    let db = Db::open_with(dir.join("map"), options, runtime)?;
     let keyspaces = KEYSPACES.map(|(name, compression)| {
         let options = KeyspaceOptions::new()
             .compression(compression)
             .block_bytes(512)
             .table_bytes(8 << 10)
+            .compaction(strategy)
             .level_ratio(2)
             .level0_runs_max(3);
         db.keyspace(name, options)
@@ -240,6 +250,44 @@ fn golden_maps_take_writes() {
         }
         db.close().unwrap();
         read_map(dir.path(), ReadMode::Positional).unwrap();
+    }
+}
+
+#[test]
+fn golden_maps_change_their_strategy_and_back() {
+    let lazy = Strategy::LazyLeveled {
+        runs_max: 3,
+        ratio: 2,
+    };
+    for format in FORMATS {
+        let dir = copy_of(format);
+        for strategy in [lazy, Strategy::Leveled, lazy] {
+            let runtime = Runtime::new(RuntimeOptions::new().threads(0)).unwrap();
+            let mode = ReadMode::Mapped;
+            let (db, keyspaces) = open_map_with(dir.path(), mode, strategy, &runtime).unwrap();
+            let mut runs_most = 0;
+            for keyspace in &keyspaces {
+                // Runs in plenty, with what is there already and something that goes again.
+                for round in 0..12 {
+                    for number in (round..KEYS).step_by(40) {
+                        if let Some(value) = keyspace.get(key(number)).unwrap() {
+                            keyspace.put(key(number), value).unwrap();
+                        }
+                    }
+                    keyspace.put(key(KEYS), "new").unwrap();
+                    keyspace.delete(key(KEYS)).unwrap();
+                    db.flush().unwrap();
+                    while runtime.run_pending() {}
+                    let levels = db.stats().unwrap().levels;
+                    let runs = levels[1..].iter().map(|level| level.runs).max();
+                    runs_most = runs_most.max(runs.unwrap_or(0));
+                }
+            }
+            let has_runs = runs_most > KEYSPACES.len();
+            assert_eq!(has_runs, strategy == lazy, "{runs_most} runs of a level");
+            db.close().unwrap();
+            read_map(dir.path(), ReadMode::Positional).unwrap();
+        }
     }
 }
 
