@@ -164,7 +164,7 @@ fn partitions_are_few_and_keep_their_borders() {
 const SIMULATED: [(u32, u32, u32, u64); 3] = [
     (16, 1024, 30, 410),
     (160, 1024, 2, 720),
-    (1600, 128, 2, 940),
+    (1600, 256, 2, 940),
 ];
 
 #[test]
