@@ -31,6 +31,10 @@ const PARTITIONS_MAX: usize = 128;
 /// Wanted tables of a merge within the upper levels, about, for a range of several partitions.
 const MERGE_TABLES_MAX: u64 = 16;
 
+/// So many runs of a class that a class more would not be missed by any store: their number to the
+/// power of the classes is more than there are bytes.
+const RUNS_ENOUGH: usize = 1 << 13;
+
 /// What [`Strategy::LazyLeveled`](crate::Strategy::LazyLeveled) says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
@@ -188,13 +192,13 @@ impl Picker<'_> {
         due.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
         due.into_iter().find_map(|(_, step)| match step {
             Step::Level0 => self.level0(),
-            Step::Last => self.into_last(&self.shares()),
+            Step::Last => self.merge_partition(&self.shares()),
             Step::Class(LEVEL_CLASS_LAST) => {
                 let columns = self.columns(LEVEL_CLASS_LAST);
                 let full = (0..columns.len()).filter(|at| columns[*at].is_full(runs_max));
-                self.into_last(&full.collect::<Vec<_>>())
+                self.merge_partition(&full.collect::<Vec<_>>())
             }
-            Step::Class(level) => self.into_next_class(level, runs_max),
+            Step::Class(level) => self.merge_class(level, runs_max),
         })
     }
 
@@ -207,7 +211,8 @@ impl Picker<'_> {
             let units = (runs as u128).pow(CLASSES);
             unit.saturating_mul(units) >= 2 * u128::from(upper_bytes_max)
         };
-        (runs_max..).find(|runs| holds(*runs)).unwrap_or(runs_max)
+        let mut enough = runs_max..=RUNS_ENOUGH;
+        enough.find(|runs| holds(*runs)).unwrap_or(runs_max)
     }
 
     fn upper_levels(&self) -> impl Iterator<Item = &Level> {
@@ -283,7 +288,7 @@ impl Picker<'_> {
     }
 
     /// The first of `partitions` that nobody holds, merged from all levels into the last.
-    fn into_last(&self, partitions: &[usize]) -> Option<Plan> {
+    fn merge_partition(&self, partitions: &[usize]) -> Option<Plan> {
         partitions.iter().find_map(|partition| {
             let (low, high) = self.hull_of(*partition)?;
             let inputs = closed(self.version, 1..=LEVEL_LAST, &low, &high);
@@ -352,7 +357,7 @@ impl Picker<'_> {
 
     /// Runs of `level` into one of the next, in the first range of full partitions that nobody
     /// holds.
-    fn into_next_class(&self, level: usize, runs_max: usize) -> Option<Plan> {
+    fn merge_class(&self, level: usize, runs_max: usize) -> Option<Plan> {
         let columns = self.columns(level);
         let bytes_max = self.options.table_bytes.saturating_mul(MERGE_TABLES_MAX);
         let mut rest = &columns[..];
