@@ -261,7 +261,8 @@ impl Conductor {
         self.publish();
         let writer = self.writer();
         let mut board = self.producer.board();
-        if board.core.writer() != writer {
+        let is_end_uncertain = self.is_transactional && self.transactions.is_end_uncertain();
+        if board.core.writer() != writer || is_end_uncertain {
             board.core.want_renumbering();
         }
         let mut is_trouble = false;

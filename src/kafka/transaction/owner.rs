@@ -49,7 +49,7 @@ pub(crate) struct Transactions<C> {
     state: State,
     /// When the newest transaction was begun, by the monotonic clock.
     begun: Duration,
-    /// The answer to a request to end the transaction was lost at least once.
+    /// The answer to a request to end the newest transaction was lost at least once.
     answer_lost: bool,
     /// When the newest request was sent whose answer proved the ownership, by the wall clock.
     proved_ms: u64,
@@ -94,14 +94,18 @@ impl<C: Coordinator> Transactions<C> {
             answer_lost: false,
             proved_ms,
         };
-        transactions.identity = transactions.init(None, deadline)?;
-        match transactions.fence(deadline) {
-            Ok(()) => Ok(transactions),
-            // A moment after its claim an owner has nothing that could have been timed out.
-            Err(_) if transactions.state == State::Doubted => {
-                Err(transactions.fenced(ErrorCode::PRODUCER_FENCED))
+        loop {
+            transactions.identity = transactions.init(None, deadline)?;
+            match transactions.fence(deadline) {
+                // See `is_end_uncertain`.
+                Ok(()) if transactions.answer_lost => {}
+                Ok(()) => return Ok(transactions),
+                // A moment after its claim an owner has nothing that could have been timed out.
+                Err(_) if transactions.state == State::Doubted => {
+                    return Err(transactions.fenced(ErrorCode::PRODUCER_FENCED));
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -109,6 +113,13 @@ impl<C: Coordinator> Transactions<C> {
     /// producer then starts its sequences again.
     pub(crate) fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// True if an answer to a request that ended the newest transaction was lost. A copy of the
+    /// request may still reach the coordinator, which would end whatever transaction of this epoch
+    /// is open then: [`resume`](Self::resume) before the next one.
+    pub(crate) fn is_end_uncertain(&self) -> bool {
+        self.state == State::Idle && self.answer_lost
     }
 
     /// Since when (by the monotonic clock) a transaction is open, if one is.
@@ -382,6 +393,8 @@ impl<C: Coordinator> Transactions<C> {
         }
         let before = self.identity;
         self.identity = self.init(Some(before), deadline)?;
+        // What is late now is of an old epoch.
+        self.answer_lost = false;
         if self.identity.id == before.id {
             return Ok(());
         }
@@ -429,6 +442,7 @@ impl<C: Coordinator> Transactions<C> {
             }
         };
         self.added.fill(true);
+        self.answer_lost = false;
         let sent = self.coordinator.now();
         match self.ask_end(Decision::Abort, deadline)? {
             Asked::Unanswered(error) => return Err(error),

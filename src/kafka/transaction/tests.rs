@@ -220,6 +220,32 @@ fn a_commit_is_answered_whatever_is_lost() {
     assert!(is_aborted(transactions.end(Decision::Commit, NEVER)));
 }
 
+/// A copy of the request that is on its way still would end the next transaction of this epoch.
+#[test]
+fn an_end_whose_answer_was_lost_asks_for_a_new_epoch() {
+    for decision in [Decision::Commit, Decision::Abort] {
+        let mut transactions = open(&[Code(0)]);
+        transactions.end(decision, NEVER).unwrap().unwrap();
+        assert!(!transactions.is_end_uncertain());
+
+        let mut transactions = open(&[Lost, Code(0), Given(7, 6)]);
+        transactions.end(decision, NEVER).unwrap().unwrap();
+        assert!(transactions.is_end_uncertain());
+        assert_eq!(transactions.resume(NEVER).unwrap().identity.epoch, 6);
+        assert!(!transactions.is_end_uncertain());
+    }
+    let mut beating = owner(&[Code(0), Lost, Code(0)]);
+    beating.beat(NEVER).unwrap();
+    assert!(beating.is_end_uncertain());
+
+    let lost_once = [Code(0), Lost, Code(0), Given(7, 6), Code(0), Code(0)];
+    let answers = [&[Given(7, 5)][..], &lost_once].concat();
+    let claimed = claim(&answers).unwrap();
+    assert_eq!(claimed.identity(), Identity { id: 7, epoch: 6 });
+    assert_eq!(claimed.coordinator.asked.last().unwrap(), "Abort as 6");
+    assert!(!claimed.is_end_uncertain());
+}
+
 #[test]
 fn a_timeout_is_told_from_another_owner() {
     // The coordinator gives the next epoch only to the newest owner.
