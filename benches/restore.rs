@@ -5,6 +5,9 @@
 //! from a changelog in files instead of one in memory, `SILTSTONE_STORES` splits them over so many
 //! stores. `TMPDIR` chooses the disk.
 
+#[path = "common/records.rs"]
+mod records;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,30 +19,13 @@ use siltstone::env::OsEnv;
 use siltstone::store::{Task, TaskOptions};
 use siltstone::{Runtime, RuntimeOptions};
 
-const VALUE_LEN: usize = 100;
-const KEY_LEN: usize = 16;
+use records::{KEY_LEN, VALUE_LEN, key, mixed, value};
+
 /// Records of one commit of the changelog.
 const COMMIT_LEN: u64 = 50_000;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
-}
-
-/// The mixing step of `SplitMix64`: numbers in an order that looks random, each once.
-fn mixed(number: u64) -> u64 {
-    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
-/// Half of it compresses well.
-fn value(number: u64) -> [u8; VALUE_LEN] {
-    let mut value = [0; VALUE_LEN];
-    for (index, chunk) in (0..).zip(value[..VALUE_LEN / 2].chunks_mut(8)) {
-        let bytes = mixed(number + index).to_le_bytes();
-        chunk.copy_from_slice(&bytes[..chunk.len()]);
-    }
-    value
 }
 
 /// Hundredths of a second that this process has used of processors: what a restore costs on a
@@ -56,17 +42,15 @@ fn store_name(index: u64) -> String {
     format!("store-{index}")
 }
 
-/// Fills the partitions of all stores with records whose keys are 16 hexadecimal digits, all
-/// different.
+/// Fills the partitions of all stores with records whose keys are all different.
 fn fill(changelog: &dyn Changelog, records: u64, stores: u64) {
     let partitions: Vec<Partition> = (0..stores)
         .map(|index| Partition::new(format!("bench-{}-changelog", store_name(index)), 0))
         .collect();
     let mut session = changelog.claim("bench-0", &partitions).expect("claim");
     for number in 0..records {
-        let key = format!("{:016x}", mixed(number));
-        let value = value(number);
-        let record = RecordRef::new(key.as_bytes(), Some(&value));
+        let (key, value) = (key(mixed(number)), value(number));
+        let record = RecordRef::new(&key, Some(&value));
         let store = usize::try_from(number % stores).expect("few stores");
         session.append(store, record).expect("append");
         if number % COMMIT_LEN == COMMIT_LEN - 1 {

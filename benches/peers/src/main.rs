@@ -129,7 +129,6 @@ fn main() -> Result<()> {
     }
     let results = parent::run(&compare)?;
     report::print(&results);
-    results.write_runs(&compare.dir.join("runs.csv"))?;
     report::write_ratios(&results, &compare.dir.join("ratios.csv"))?;
     plot::draw(&results, &compare.dir.join("ratios.svg"))?;
     println!(

@@ -50,7 +50,7 @@ impl Results {
     }
 
     /// Every number of every child.
-    pub(crate) fn write_runs(&self, path: &Path) -> Result<()> {
+    fn write_runs(&self, path: &Path) -> Result<()> {
         let mut out = String::from("engine,workload,round,name,value\n");
         for run in &self.runs {
             let (engine, workload) = (run.engine.text(), run.workload.text());
@@ -96,7 +96,11 @@ pub(crate) fn run(compare: &Compare) -> Result<Results> {
                     engine.text()
                 );
                 match step.run(&stores) {
-                    Ok(found) => results.add(&step, found),
+                    Ok(found) => {
+                        results.add(&step, found);
+                        // A run that is broken off leaves what it has found.
+                        results.write_runs(&compare.dir.join("runs.csv"))?;
+                    }
                     Err(error) => {
                         eprintln!("FAILED: {error}");
                         results.failures += 1;
