@@ -18,9 +18,9 @@ pub(crate) struct Siltstone {
 
 impl Engine for Siltstone {
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
-        // The budget holds the memtables too: two of them, as in RocksDB, where a cache that may
+        // The budget holds the memtables too: four of them, where a cache that may
         // be half of it at most leaves no more.
-        let memory = settings.cache_bytes + settings.cache_bytes.max(2 * settings.memtable_bytes);
+        let memory = settings.cache_bytes + settings.cache_bytes.max(4 * settings.memtable_bytes);
         let runtime = RuntimeOptions::new()
             .threads(THREADS)
             .memory_bytes_max(memory)

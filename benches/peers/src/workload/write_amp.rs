@@ -36,7 +36,7 @@ pub(super) fn overwrite<E: Engine>(job: &Job, shape: &Shape, wal: bool) -> Resul
     let settings = Settings {
         memtable_bytes,
         // What is not cache is there for memtables: sealed ones must not pile up.
-        cache_bytes: 2 * memtable_bytes,
+        cache_bytes: 4 * memtable_bytes,
         wal,
     };
     let engine: E = job.open(&settings)?;
