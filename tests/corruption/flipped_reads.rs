@@ -32,7 +32,6 @@ fn every_flip_on_the_way_from_the_disk_is_told_or_does_no_harm() {
             let after = look(&env, &runtime, &store.contents, &what);
             assert!(after.errors.is_empty(), "{what}: {:?}", after.errors);
         }
-        println!("flipped reads: {told} told, {harmless} harmless");
         assert!(told > 50, "{told} told, {harmless} harmless");
     });
 }

@@ -1,6 +1,7 @@
 //! What the coordinator's answers mean, as pure functions of their error codes.
 
 use super::super::protocol::ErrorCode;
+use crate::error::{Error, ErrorKind};
 
 /// What to do with a request after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,14 @@ pub(super) fn is_uncertain(code: ErrorCode) -> bool {
             | ErrorCode::NOT_ENOUGH_REPLICAS
             | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
             | ErrorCode::KAFKA_STORAGE_ERROR
+    )
+}
+
+/// The answer was lost with its connection.
+pub(super) fn is_transport(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Io | ErrorKind::Corruption | ErrorKind::Changelog
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::answers::{Meaning, Next, is_uncertain, meaning, next};
+use super::answers::{Meaning, Next, is_transport, is_uncertain, meaning, next};
 use super::{Coordinator, Decision, Identity, Outcome, Resumed};
 use crate::changelog::Partition;
 use crate::error::{Error, ErrorKind, Result};
@@ -587,14 +587,6 @@ impl<C: Coordinator> Transactions<C> {
             format!("{what} {id}: no answer in time"),
         )
     }
-}
-
-/// The answer was lost with its connection.
-fn is_transport(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Io | ErrorKind::Corruption | ErrorKind::Changelog
-    )
 }
 
 fn undecided() -> Error {

@@ -17,12 +17,15 @@ const EXPIRATION: Duration = Duration::from_secs(4);
 /// Brokers that forget after [`EXPIRATION`].
 fn forgetful() -> Cluster {
     let expiration = EXPIRATION.as_millis();
-    Cluster::start(1, &[
-        &format!("producer.id.expiration.ms={expiration}"),
-        "producer.id.expiration.check.interval.ms=200",
-        &format!("transactional.id.expiration.ms={expiration}"),
-        "transaction.remove.expired.transaction.cleanup.interval.ms=200",
-    ])
+    Cluster::start(
+        1,
+        &[
+            &format!("producer.id.expiration.ms={expiration}"),
+            "producer.id.expiration.check.interval.ms=200",
+            &format!("transactional.id.expiration.ms={expiration}"),
+            "transaction.remove.expired.transaction.cleanup.interval.ms=200",
+        ],
+    )
 }
 
 #[test]
