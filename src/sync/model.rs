@@ -127,8 +127,8 @@ pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
         .and_then(|text| text.parse().ok())
         .unwrap_or(SCHEDULES);
     println!("schedules: {schedules}");
-    let model = std::sync::Arc::new(model);
-    let random = std::sync::Arc::clone(&model);
+    let model = Arc::new(model);
+    let random = Arc::clone(&model);
     shuttle::check_pct(move || model(), schedules / 2, 3);
     shuttle::check_random(move || random(), schedules - schedules / 2);
 }
