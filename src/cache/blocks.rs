@@ -17,6 +17,9 @@ const SHARD_BYTES_MIN: u64 = 2 << 20;
 const SHARDS_MAX: u64 = 64;
 /// Slots of an empty shard.
 const SLOTS_MIN: usize = 16;
+/// A shard has at most one slot for so many of its bytes: tables do not shrink, and those of many
+/// tiny blocks would be much beside the larger ones that come later.
+const SLOT_BYTES_MIN: u64 = 256;
 /// Uses that are remembered; each pass of the hand forgets one.
 const USES_MAX: u8 = 3;
 const CACHE_LINE_LEN: usize = 64;
@@ -161,8 +164,12 @@ impl Shard {
         while self.bytes + added > self.bytes_max {
             self.evict_one();
         }
-        if (self.blocks + 1) * 4 > self.slots.len() * 3 {
-            self.grow();
+        while (self.blocks + 1) * 4 > self.slots.len() * 3 {
+            if (self.slots.len() as u64) < self.bytes_max / SLOT_BYTES_MIN {
+                self.grow();
+            } else {
+                self.evict_one();
+            }
         }
         // What was moved meanwhile may have taken the place.
         let at = self.probe(hash, file, pos);
@@ -294,6 +301,18 @@ mod tests {
         cache.insert(file, 5000, block(64 << 10, 1));
         assert!(cache.get(file, 5000).is_none(), "longer than the cache");
         BlockCache::new(0).insert(1, 1, block(1, 1));
+    }
+
+    #[test]
+    fn tiny_blocks_leave_no_large_table() {
+        let mut shard = Shard::new(1 << 20);
+        for pos in 0..100_000 {
+            shard.insert(hash(1, pos), 1, pos, block(1, 1));
+        }
+        assert_eq!(shard.slots.len(), 4096);
+        assert_eq!(shard.blocks, 3072);
+        let found = (0..100_000).filter(|pos| shard.get(hash(1, *pos), 1, *pos).is_some());
+        assert_eq!(found.count(), 3072);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) struct Leaf {
     high: AtomicPtr<u8>,
 }
 
-#[cfg(not(shuttle))]
+#[cfg(all(not(shuttle), target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Leaf>() == 256);
 
 impl Leaf {

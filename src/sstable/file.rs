@@ -17,6 +17,9 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Bytes that a reader in order asks for at once.
 const READ_AHEAD_BYTES: u64 = 256 << 10;
+/// Set in the position under which the cache keeps a partition: no file is so long, so that a data
+/// block is never taken for one, whatever the handles of a damaged table say.
+const OF_PARTITION: u64 = 1 << 63;
 
 /// An open table file.
 pub(super) struct TableFile {
@@ -152,7 +155,7 @@ impl TableFile {
     /// cache, as one, whether the file is mapped or not: every get needs them.
     pub(super) fn partition(&self, partition: Partition) -> Result<PartitionBlocks> {
         let place = partition.index;
-        if let Some(bytes) = self.cache.get(self.cache_file(), place.pos) {
+        if let Some(bytes) = self.cache.get(self.cache_file(), place.pos | OF_PARTITION) {
             return Ok(PartitionBlocks(Slice::from_shared(bytes)));
         }
         // Decoded once, so that every later reader may reopen it.
@@ -162,7 +165,7 @@ impl TableFile {
             None => Slice::default(),
         };
         let blocks = PartitionBlocks::join(index.bytes(), &filter);
-        self.keep(place.pos, blocks.0.to_shared());
+        self.keep(place.pos | OF_PARTITION, blocks.0.to_shared());
         Ok(blocks)
     }
 

@@ -578,13 +578,27 @@ impl Forgery {
             })
             .collect();
         let index = self.frame(&Self::block(&data));
-        let partition = index::Partition {
-            index,
-            filter: None,
-        }
-        .encode();
         let last = separators[separators.len() - 1];
-        let top_index = self.frame(&Self::block(&[(last, 0, partition)]));
+        self.finish_with(&[(last, index)], properties)
+    }
+
+    /// Top index, properties and footer around partitions with these separators and index blocks.
+    fn finish_with(
+        mut self,
+        partitions: &[(&[u8], Handle)],
+        properties: &Properties,
+    ) -> MemoryFile {
+        let entries: Vec<_> = partitions
+            .iter()
+            .map(|(separator, index)| {
+                let partition = index::Partition {
+                    index: *index,
+                    filter: None,
+                };
+                (*separator, 0, partition.encode())
+            })
+            .collect();
+        let top_index = self.frame(&Self::block(&entries));
         let mut payload = Vec::new();
         properties.put(&mut payload);
         let properties = self.frame(&payload);
@@ -653,6 +667,24 @@ fn good_checksums_do_not_excuse_wrong_contents() {
     cursor.seek_to_first().unwrap();
     assert_eq!(cursor.next().unwrap_err().kind(), ErrorKind::Corruption);
     assert!(!cursor.is_valid());
+}
+
+/// What the cache holds of a data block is not taken for a partition.
+#[test]
+fn a_data_block_in_the_place_of_an_index_block_is_found() {
+    let mut forgery = Forgery::new();
+    let data = forgery.frame(&Forgery::block(&[(b"a", 1, vec![0xff; 40])]));
+    let mut value = Vec::new();
+    data.put(&mut value);
+    let index = forgery.frame(&Forgery::block(&[(b"b", 0, value)]));
+    let properties = forged_properties(b"a", b"c", 2);
+    let file = forgery.finish_with(&[(b"b", index), (b"c", data)], &properties);
+    for mode in [ReadMode::Positional, ReadMode::Mapped] {
+        let reader = open(&file, mode).unwrap();
+        assert!(get(&reader, b"a", 1).unwrap().is_some());
+        let error = get(&reader, b"c", 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+    }
 }
 
 #[test]
