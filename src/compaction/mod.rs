@@ -148,6 +148,15 @@ impl Plan {
         self
     }
 
+    /// Bytes of the keys and values that it takes out of a level.
+    pub(crate) fn raw_bytes_of(&self, level: usize) -> u64 {
+        let inputs = self.inputs.iter().filter(|input| input.level == level);
+        inputs
+            .flat_map(|input| &input.tables)
+            .map(|table| table.meta.raw_bytes)
+            .sum()
+    }
+
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.inputs.iter().flat_map(|input| &input.tables)
     }

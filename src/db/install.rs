@@ -127,6 +127,7 @@ impl DbInner {
         };
         if let Some((id, keyspace)) = find(&self.view(), name) {
             self.update_view(|view| adapt(view, id));
+            self.note_level0();
             self.submit_compaction();
             return Ok((id, keyspace));
         }
@@ -261,6 +262,10 @@ impl DbInner {
     /// Notes how far level 0 has grown above what compaction should allow.
     pub(crate) fn note_level0(&self) {
         let excess = |keyspace: &Arc<KeyspaceView>| {
+            if !keyspace.has_options || keyspace.restoring.load(Ordering::Acquire) {
+                // Nothing is written to it, or all of it is merged in the end.
+                return 0;
+            }
             let runs = keyspace.version.levels[0].runs.len();
             runs.saturating_sub(3 * keyspace.options.level0_runs_max)
         };

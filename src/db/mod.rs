@@ -20,6 +20,7 @@ mod keyspace;
 #[cfg(shuttle)]
 mod models;
 mod open;
+mod pace;
 mod range;
 mod read;
 mod seal;

@@ -12,12 +12,11 @@ use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use crate::version::{Change, TableMeta};
 
 use super::DbInner;
+use super::pace::Pace;
 use super::view::KeyspaceView;
 
 /// How long a failed flush or compaction is left alone before it is tried again unasked.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// The longest that one write is held back by compaction debt.
-const HOLD_BACK_MAX: Duration = Duration::from_millis(20);
 
 /// What is queued and running.
 #[derive(Default)]
@@ -27,6 +26,8 @@ pub(crate) struct Work {
     ended: Condvar,
     /// Tables and ranges that running compactions hold, a keyspace each.
     busy: Mutex<BTreeMap<u32, Busy>>,
+    /// How fast writers may go; taken alone.
+    pace: Mutex<Pace>,
     /// Set when the store ends: compactions stop at the next entry.
     stopping: AtomicBool,
 }
@@ -342,7 +343,16 @@ impl DbInner {
     pub(super) fn carry_out(&self, keyspace: &KeyspaceView, claimed: &Claimed<'_>) -> Result<()> {
         match claimed.plan.kind {
             Kind::TrivialMove => self.move_tables(claimed.id, &claimed.plan),
-            Kind::Merge => self.merge_tables(claimed.id, keyspace, &claimed.plan),
+            Kind::Merge => {
+                let begun = self.options.env.monotonic();
+                self.merge_tables(claimed.id, keyspace, &claimed.plan)?;
+                let drained = claimed.plan.raw_bytes_of(0);
+                if drained > 0 {
+                    let took = self.options.env.monotonic().saturating_sub(begun);
+                    self.work.pace.lock().drained(drained, took);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -438,13 +448,25 @@ impl DbInner {
             return;
         }
         self.submit_compaction();
-        // 1 us a byte and run too many: with ten of them, 100 MB/s become 100 KB/s.
-        let us = (bytes as u64).saturating_mul(excess as u64);
-        let delay = Duration::from_micros(us).min(HOLD_BACK_MAX);
         let start = self.options.env.monotonic();
+        let due = self.work.pace.lock().hold_back(start, bytes, excess);
+        let Some(until) = due else {
+            return;
+        };
         let mut state = self.work.state.lock();
-        if state.compactions_running + state.compactions_queued > 0 {
-            let _ = self.progress.wait_for(&mut state, delay);
+        let mut now = start;
+        while now < until
+            && state.compactions_running + state.compactions_queued > 0
+            && self.level0_excess.load(Ordering::Relaxed) > 0
+        {
+            if self
+                .progress
+                .wait_for(&mut state, until.saturating_sub(now))
+                .timed_out()
+            {
+                break;
+            }
+            now = self.options.env.monotonic();
         }
         drop(state);
         let waited = self.options.env.monotonic().saturating_sub(start);

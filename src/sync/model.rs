@@ -85,7 +85,6 @@ pub(crate) struct TimedOut;
 
 impl TimedOut {
     #[expect(clippy::unused_self, reason = "as the real answer is asked")]
-    #[cfg(feature = "kafka")]
     pub(crate) fn timed_out(&self) -> bool {
         true
     }
