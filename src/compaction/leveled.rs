@@ -189,14 +189,15 @@ fn pick_settling(version: &Version, busy: &Busy, options: &KeyspaceOptions) -> O
     {
         return Some(plan);
     }
-    let mut settled = Vec::new();
-    for inputs in ranges(version) {
-        let is_apart = are_apart(&inputs);
-        if is_apart && inputs.iter().all(|input| input.level == LEVEL_SETTLING) {
-            settled.extend(inputs);
-            continue;
-        }
-        let kind = if is_apart {
+    let is_settled = |inputs: &Vec<Input>| {
+        are_apart(inputs) && inputs.iter().all(|input| input.level == LEVEL_SETTLING)
+    };
+    let (settled, mut due): (Vec<_>, Vec<_>) = ranges(version).into_iter().partition(is_settled);
+    // Where most lies upon each other first: else writes could unsettle the first ranges again
+    // and again before the others are ever reached.
+    due.sort_by_key(|inputs| std::cmp::Reverse(inputs.len()));
+    for inputs in due {
+        let kind = if are_apart(&inputs) {
             Kind::TrivialMove
         } else {
             Kind::Merge
@@ -211,7 +212,8 @@ fn pick_settling(version: &Version, busy: &Busy, options: &KeyspaceOptions) -> O
         let first = version.levels[LEVEL_SETTLING].runs.last();
         first.is_some_and(|run| run.number() == 0 && run.table_for(&table.meta.smallest).is_some())
     };
-    let mut tables: Vec<_> = settled.into_iter().flat_map(|input| input.tables).collect();
+    let settled = settled.into_iter().flatten();
+    let mut tables: Vec<_> = settled.flat_map(|input| input.tables).collect();
     tables.retain(|table| !busy.has(table) && !is_in_first(table));
     if tables.is_empty() {
         return None;
@@ -332,7 +334,7 @@ fn is_free(busy: &Busy, table: &Arc<Table>, below: &[Arc<Table>], output_level: 
         return false;
     }
     hull(below.iter().chain([table]))
-        .is_some_and(|(low, high)| !busy.claims(output_level, &low, &high))
+        .is_some_and(|(low, high)| !busy.claims(output_level..=output_level, &low, &high))
 }
 
 /// The table at `index` with those beside it that lie within the range of `below`: they add no
@@ -379,7 +381,7 @@ fn with_moved_neighbours<'a>(
         let (low, high) = (&table.meta.smallest, &table.meta.largest);
         let can_move = !busy.has(table)
             && overlapping(version, level + 1, first, high).is_empty()
-            && !busy.claims(level + 1, first, high)
+            && !busy.claims(level + 1..=level + 1, first, high)
             && overlaps_little(version, level + 1, low, high);
         if !can_move {
             break;

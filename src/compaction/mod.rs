@@ -15,6 +15,7 @@ mod simulation;
 pub(crate) mod stream;
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use crate::options::{KeyspaceOptions, Strategy};
 use crate::planted::{Bug, planted};
@@ -176,6 +177,13 @@ impl Plan {
         })
     }
 
+    /// The levels that data come into or pass on their way from the uppermost input.
+    fn passed(&self) -> RangeInclusive<usize> {
+        let uppermost = self.inputs.iter().map(|input| input.level).min();
+        let below = uppermost.map_or(self.output_level, |level| level + 1);
+        below.min(self.output_level)..=self.output_level
+    }
+
     /// The run of the output level that a table of the outputs goes to.
     pub(crate) fn output_run(&self, version: &Version, low: &[u8], high: &[u8]) -> u64 {
         version.levels[self.output_level].run_above(low, high, |table| self.takes(table))
@@ -229,7 +237,7 @@ fn first_keys(tables: &[Arc<Table>]) -> Vec<Slice> {
 /// newest first. What is left in these levels neither reaches into them nor lies between them.
 fn closed(
     version: &Version,
-    levels: std::ops::RangeInclusive<usize>,
+    levels: RangeInclusive<usize>,
     low: &Slice,
     high: &Slice,
 ) -> Vec<Input> {
@@ -266,7 +274,7 @@ fn are_apart(inputs: &[Input]) -> bool {
 /// The plan, if neither an input nor the outputs' range is held by a running one.
 fn unless_busy(plan: Plan, busy: &Busy) -> Option<Plan> {
     let is_held = plan.tables().any(|table| busy.has(table))
-        || busy.claims(plan.output_level, &plan.smallest, &plan.largest);
+        || busy.claims(plan.passed(), &plan.smallest, &plan.largest);
     (!is_held).then_some(plan)
 }
 
@@ -334,10 +342,12 @@ pub(crate) struct Busy {
     outputs: Vec<Claim>,
 }
 
-/// The key range that a running compaction writes to a level, both ends inclusive.
+/// The key range that a running compaction carries through some levels, both ends inclusive. An
+/// output may span a range of keys that none of its inputs has: another that passes there would
+/// find newer data below it.
 #[derive(Debug, PartialEq, Eq)]
 struct Claim {
-    level: usize,
+    levels: RangeInclusive<usize>,
     smallest: Slice,
     largest: Slice,
 }
@@ -345,7 +355,7 @@ struct Claim {
 impl Claim {
     fn of(plan: &Plan) -> Self {
         Self {
-            level: plan.output_level,
+            levels: plan.passed(),
             smallest: plan.smallest.clone(),
             largest: plan.largest.clone(),
         }
@@ -360,9 +370,9 @@ impl Busy {
     /// If the plan was not picked with this as it is.
     pub(crate) fn insert(&mut self, plan: &Plan) {
         assert!(
-            !self.claims(plan.output_level, &plan.smallest, &plan.largest),
-            "two compactions write one range of level {}",
-            plan.output_level
+            !self.claims(plan.passed(), &plan.smallest, &plan.largest),
+            "two compactions carry one range through levels {:?}",
+            plan.passed()
         );
         for table in plan.tables() {
             assert!(
@@ -400,10 +410,14 @@ impl Busy {
         self.tables.contains(&table.meta.number)
     }
 
-    /// True if a running compaction writes keys within `smallest..=largest` to `level`.
-    fn claims(&self, level: usize, smallest: &[u8], largest: &[u8]) -> bool {
+    /// True if a running compaction carries keys within `smallest..=largest` through one of
+    /// `levels`.
+    fn claims(&self, levels: RangeInclusive<usize>, smallest: &[u8], largest: &[u8]) -> bool {
         self.outputs.iter().any(|claim| {
-            claim.level == level && *claim.smallest <= *largest && *claim.largest >= *smallest
+            claim.levels.start() <= levels.end()
+                && claim.levels.end() >= levels.start()
+                && *claim.smallest <= *largest
+                && *claim.largest >= *smallest
         })
     }
 }
@@ -470,6 +484,26 @@ mod tests {
     }
 
     #[test]
+    fn nothing_passes_a_level_where_an_output_may_span_its_range() {
+        let version = parse("L0: r-u\nL1: m-n x-y / m-n x-y\nL6: a-b");
+        let input = |level: usize, run: usize| Input {
+            level,
+            tables: version.levels[level].runs[run].tables().to_vec(),
+        };
+        let inputs = vec![input(1, 0), input(1, 1)];
+        let merge = Plan::new(&version, Kind::Merge, inputs, 2);
+        let passing = || Plan::new(&version, Kind::TrivialMove, vec![input(0, 0)], 6);
+        let arriving = || Plan::new(&version, Kind::TrivialMove, vec![input(0, 0)], 1);
+        let mut busy = Busy::default();
+        busy.insert(&merge);
+        assert!(unless_busy(passing(), &busy).is_none());
+        assert!(unless_busy(arriving(), &busy).is_some());
+        busy.remove(&merge);
+        busy.insert(&passing());
+        assert!(unless_busy(merge, &busy).is_none());
+    }
+
+    #[test]
     fn what_a_plan_claims_it_gives_back() {
         let version = parse("L1: a-c e-g\nL2: b-d");
         let plan = leveled::pick_full(&version, &Busy::default()).unwrap();
@@ -477,8 +511,8 @@ mod tests {
         let mut busy = Busy::default();
         busy.insert(&plan);
         assert!(plan.tables().all(|table| busy.has(table)));
-        assert!(busy.claims(6, b"g", b"z") && !busy.claims(6, b"h", b"z"));
-        assert!(!busy.claims(5, b"g", b"z"));
+        assert!(busy.claims(6..=6, b"g", b"z") && !busy.claims(6..=6, b"h", b"z"));
+        assert!(busy.claims(1..=2, b"g", b"z") && !busy.claims(0..=1, b"g", b"z"));
         busy.remove(&plan);
         assert!(busy.is_empty() && plan.tables().all(|table| !busy.has(table)));
     }
