@@ -398,3 +398,83 @@ fn an_old_epoch_of_a_young_transaction_is_another_owner_who_is_not_disturbed() {
     end(&mut old).unwrap();
     assert!(old.coordinator.asked.contains(&"resume 7/5".to_owned()));
 }
+
+#[test]
+fn a_fence_that_was_not_ended_leaves_nothing_out_of_the_next_transaction() {
+    for code in [53, 120, 42, 29] {
+        let mut transactions = owner(&[Code(0), Code(code), Code(0), Code(0)]);
+        assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Changelog);
+        transactions.add(&[0], NEVER).unwrap();
+        let outcome = transactions.end(Decision::Commit, NEVER).unwrap();
+        assert_eq!(outcome, Some(Outcome::Committed), "{code}");
+        let asked = &transactions.coordinator.asked;
+        let expected = ["add 2 as 5", "Abort as 5", "add 1 as 5", "Commit as 5"];
+        assert_eq!(asked, &expected, "{code}");
+    }
+    // The deadline ends the repetitions of those that pass.
+    for code in [14, 15, 16, 51] {
+        let mut transactions = owner(&[Code(0), Code(code), Code(code), Code(code), Code(code)]);
+        assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Changelog);
+        transactions.coordinator.answers = [Code(0), Code(0)].into();
+        transactions.coordinator.asked.clear();
+        transactions.add(&[0], NEVER).unwrap();
+        transactions.end(Decision::Commit, NEVER).unwrap().unwrap();
+        let asked = &transactions.coordinator.asked;
+        assert_eq!(asked, &["add 1 as 5", "Commit as 5"], "{code}");
+    }
+    // A beat that finds out first that the epoch was old.
+    let mut transactions = open(&[Code(90), Lost, Lost, Lost, Lost]);
+    assert_eq!(transactions.end(Decision::Commit, NEVER).unwrap(), None);
+    transactions.coordinator.answers = [Given(7, 6), Code(53), Code(0)].into();
+    assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Changelog);
+    transactions.add(&[0], NEVER).unwrap();
+    assert_eq!(transactions.coordinator.asked.last().unwrap(), "add 1 as 6");
+}
+
+#[test]
+fn a_commit_without_a_transaction_is_none() {
+    let mut transactions = owner(&[]);
+    assert!(is_aborted(transactions.end(Decision::Commit, NEVER)));
+    assert!(transactions.coordinator.asked.is_empty());
+}
+
+/// The claim of a next epoch would count as an attack on the transaction that is open.
+#[test]
+fn a_fence_that_may_be_open_is_aborted_before_a_new_epoch() {
+    let mut transactions = owner(&[Lost; 4]);
+    assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Changelog);
+    assert!(transactions.is_end_uncertain());
+    transactions.coordinator.answers = [Code(48), Given(7, 6)].into();
+    transactions.coordinator.asked.clear();
+    assert_eq!(transactions.resume(NEVER).unwrap().identity.epoch, 6);
+    let asked = &transactions.coordinator.asked;
+    assert_eq!(asked, &["Abort as 5", "resume 7/5"]);
+}
+
+#[test]
+fn an_outage_for_longer_than_a_transaction_may_be_open_is_not_another_owner() {
+    type Act = fn(&mut Transactions<Script>) -> ErrorKind;
+    let add: Act = |owner| kind(owner.add(&[0], NEVER));
+    let beat: Act = |owner| kind(owner.beat(NEVER));
+    for (act, asked) in [(add, "add 1 as 5"), (beat, "add 2 as 5")] {
+        // The answers are lost for four seconds; the coordinator ended the fence after three.
+        let mut transactions = owner(&[Code(0), Lost, Lost, Lost, Lost]);
+        transactions.coordinator.timeout = Duration::from_secs(3);
+        assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Changelog);
+        transactions.coordinator.answers = [Code(90), Given(7, 6)].into();
+        assert_eq!(act(&mut transactions), ErrorKind::Changelog);
+        let all = &transactions.coordinator.asked;
+        assert!(all.contains(&asked.to_owned()), "{all:?}");
+        if asked == "add 2 as 5" {
+            transactions.coordinator.answers.extend([Code(0), Code(0)]);
+            transactions.beat(NEVER).unwrap();
+        }
+        assert_eq!(transactions.identity(), Identity { id: 7, epoch: 6 });
+    }
+    // What was ended for sure does not count.
+    let mut transactions = owner(&[Code(0), Code(0), Code(90)]);
+    transactions.coordinator.timeout = Duration::from_secs(3);
+    transactions.beat(NEVER).unwrap();
+    transactions.coordinator.now += Duration::from_secs(10);
+    assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Fenced);
+}

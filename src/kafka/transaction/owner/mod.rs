@@ -1,4 +1,8 @@
-//! Claiming a task, fencing its former owners, and the transactions of its owner.
+//! The owner of a task and its transactions.
+//!
+//! - `fence`: claiming the task, fencing its former owners, and finding out who owns it.
+
+mod fence;
 
 use std::time::Duration;
 
@@ -9,8 +13,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kafka::connection::{Backoff, Deadline};
 use crate::kafka::protocol::ErrorCode;
 
-/// The last epoch that an owner is given; the next one gets another producer id.
-const EPOCH_MAX: i16 = i16::MAX - 1;
 /// How often a request is repeated after an answer that may be a broker's passing trouble as well
 /// as a permanent one.
 const FEW_MAX: u32 = 10;
@@ -47,8 +49,9 @@ pub(crate) struct Transactions<C> {
     /// For each partition, when the request was sent that put the newest marker into it.
     marked: Vec<Duration>,
     state: State,
-    /// When the newest transaction was begun, by the monotonic clock.
-    begun: Duration,
+    /// When the oldest transaction was begun, by the monotonic clock, that may be open at the
+    /// coordinator, a fence's among them; until its end is known.
+    begun: Option<Duration>,
     /// The answer to a request to end the newest transaction was lost at least once.
     answer_lost: bool,
     /// When the newest request was sent whose answer proved the ownership, by the wall clock.
@@ -67,48 +70,6 @@ const ADD: &str = "add partitions to the transaction";
 const END: &str = "end the transaction";
 
 impl<C: Coordinator> Transactions<C> {
-    /// Becomes the owner of the task and fences every former one in all `partitions`.
-    ///
-    /// When it returns, no transaction of a former owner can be committed any more. The marker
-    /// of the fence appears in the partitions a moment later; what a former owner wrote without
-    /// transactions may lie before it, never behind it.
-    ///
-    /// # Errors
-    ///
-    /// `Fenced` if somebody else claimed the task meanwhile; `InvalidArgument` for a transaction
-    /// timeout that the broker does not allow; `Changelog`, `Unsupported`, `Closed`.
-    pub(crate) fn claim(
-        coordinator: C,
-        partitions: Vec<Partition>,
-        deadline: Deadline,
-    ) -> Result<Self> {
-        let (_, proved_ms) = coordinator.now();
-        let mut transactions = Self {
-            added: vec![false; partitions.len()],
-            marked: vec![Duration::ZERO; partitions.len()],
-            coordinator,
-            identity: Identity { id: -1, epoch: -1 },
-            partitions,
-            state: State::Idle,
-            begun: Duration::ZERO,
-            answer_lost: false,
-            proved_ms,
-        };
-        loop {
-            transactions.identity = transactions.init(None, deadline)?;
-            match transactions.fence(deadline) {
-                // See `is_end_uncertain`.
-                Ok(()) if transactions.answer_lost => {}
-                Ok(()) => return Ok(transactions),
-                // A moment after its claim an owner has nothing that could have been timed out.
-                Err(_) if transactions.state == State::Doubted => {
-                    return Err(transactions.fenced(ErrorCode::PRODUCER_FENCED));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// Who this owner is now. It changes when an epoch ends, which any call may find out; a
     /// producer then starts its sequences again.
     pub(crate) fn identity(&self) -> Identity {
@@ -165,8 +126,7 @@ impl<C: Coordinator> Transactions<C> {
         }
         // Open from the first attempt on: its answer may be lost.
         if self.state == State::Idle {
-            self.begun = self.coordinator.now().0;
-            self.state = State::Open(self.begun);
+            self.state = State::Open(self.begin());
         }
         let names: Vec<Partition> = new
             .iter()
@@ -194,9 +154,15 @@ impl<C: Coordinator> Transactions<C> {
         }
     }
 
-    /// Ends the open transaction. `None`: the answer is still missing; call it again with the
-    /// same decision, and nothing else before that. All records of the transaction must have been
-    /// acknowledged before a commit.
+    /// A transaction begins; one that may be open already is the same to the coordinator.
+    fn begin(&mut self) -> Duration {
+        let now = self.coordinator.now().0;
+        *self.begun.get_or_insert(now)
+    }
+
+    /// Ends the open transaction; a commit without one is answered as aborted. `None`: the answer
+    /// is still missing; call it again with the same decision, and nothing else before that. All
+    /// records of the transaction must have been acknowledged before a commit.
     ///
     /// # Errors
     ///
@@ -210,8 +176,8 @@ impl<C: Coordinator> Transactions<C> {
     ) -> Result<Option<Outcome>> {
         self.check_owned()?;
         let asked = match (self.state, decision) {
-            (State::Idle, Decision::Commit) => return Ok(Some(Outcome::Committed)),
-            (State::Idle, Decision::Abort) => {
+            // Of a commit the caller expects records that were sent: they are in none.
+            (State::Idle, _) => {
                 return Ok(Some(Outcome::Aborted("no transaction was open".into())));
             }
             (State::Expired, _) => {
@@ -270,7 +236,7 @@ impl<C: Coordinator> Transactions<C> {
             // Broker's trouble that did not pass: it may have been carried out.
             _ if self.answer_lost && is_uncertain(code) => Ok(None),
             _ => {
-                self.state = State::Open(sent.0);
+                self.state = State::Open(self.begun.unwrap_or(sent.0));
                 Err(self.refused(END, code))
             }
         }
@@ -287,45 +253,6 @@ impl<C: Coordinator> Transactions<C> {
         }
     }
 
-    /// Renews the fence by an empty transaction, and proves the ownership. Answers when the
-    /// request was sent that proved it: milliseconds since 1970.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidArgument` while a transaction is open or undecided; `Fenced`; `Changelog`: nothing
-    /// is proved, call it again; `Closed`.
-    pub(crate) fn beat(&mut self, deadline: Deadline) -> Result<u64> {
-        self.check_owned()?;
-        match self.state {
-            State::Idle => {}
-            State::Doubted => {
-                self.settle(deadline)?;
-                self.state = State::Idle;
-            }
-            _ => return Err(undecided()),
-        }
-        self.fence(deadline)?;
-        Ok(self.proved_ms)
-    }
-
-    /// Proves the ownership: within a transaction by adding a partition of it once more, else by a
-    /// beat.
-    ///
-    /// # Errors
-    ///
-    /// As [`add`](Self::add) and [`beat`](Self::beat).
-    pub(crate) fn prove(&mut self, deadline: Deadline) -> Result<u64> {
-        let added = self.added.iter().position(|added| *added);
-        match (self.state, added) {
-            (State::Open(_), Some(index)) => {
-                self.added[index] = false;
-                self.add(&[index], deadline)?;
-                Ok(self.proved_ms)
-            }
-            _ => self.beat(deadline),
-        }
-    }
-
     /// Continues under a new epoch (or a new id, when the epochs are used up), aborting an open
     /// transaction first. Sequences start again.
     ///
@@ -337,9 +264,14 @@ impl<C: Coordinator> Transactions<C> {
         self.check_owned()?;
         let id = self.identity.id;
         match self.state {
-            State::Idle | State::Expired | State::Doubted => self.settle(deadline)?,
+            State::Expired | State::Doubted => self.settle(deadline)?,
+            State::Idle if self.begun.is_none() => self.settle(deadline)?,
             State::Ending(Decision::Commit) => return Err(undecided()),
-            State::Open(_) | State::Ending(Decision::Abort) => {
+            State::Idle | State::Open(_) | State::Ending(Decision::Abort) => {
+                // A fence whose end is not known may be open as well.
+                if let (State::Idle, Some(begun)) = (self.state, self.begun) {
+                    self.state = State::Open(begun);
+                }
                 // The claim of a next epoch while a transaction is open would count as an
                 // attack by oneself. An abort that finds an old epoch has settled it already.
                 let before = self.identity;
@@ -358,113 +290,6 @@ impl<C: Coordinator> Transactions<C> {
             identity: self.identity,
             has_new_id: self.identity.id != id,
         })
-    }
-
-    /// The epoch is old: there is another owner, or the coordinator has ended a transaction that
-    /// was open for too long. It is asked only where it can be the latter, for the question itself
-    /// aborts whatever transaction a new owner has open.
-    fn doubt(&mut self, code: ErrorCode) -> Result<()> {
-        let age = self.coordinator.now().0.saturating_sub(self.begun);
-        if age < self.coordinator.transaction_timeout() {
-            return Err(self.fenced(code));
-        }
-        self.state = State::Doubted;
-        Ok(())
-    }
-
-    /// Asks who owns the task by claiming the epoch after one's own, which only its newest owner
-    /// is given.
-    fn settle(&mut self, deadline: Deadline) -> Result<()> {
-        let asked = self.ask(CLAIM, deadline, |coordinator| {
-            Ok((ErrorCode::NONE, coordinator.can_resume(deadline)?))
-        })?;
-        let can_resume = match asked {
-            Asked::Unanswered(error) => return Err(error),
-            Asked::Answered(_, can_resume) => can_resume,
-        };
-        if !can_resume {
-            if self.state == State::Doubted {
-                return Err(self.fenced(ErrorCode::PRODUCER_FENCED));
-            }
-            return Err(Error::unsupported(format!(
-                "the brokers are too old to let {} continue under a new epoch: claim it again",
-                self.coordinator.transactional_id()
-            )));
-        }
-        let before = self.identity;
-        self.identity = self.init(Some(before), deadline)?;
-        // What is late now is of an old epoch.
-        self.answer_lost = false;
-        if self.identity.id == before.id {
-            return Ok(());
-        }
-        // Another id with epochs left means that the coordinator had forgotten this owner, and
-        // maybe another one since.
-        if before.epoch < EPOCH_MAX {
-            return Err(self.fenced(ErrorCode::INVALID_PRODUCER_ID_MAPPING));
-        }
-        self.fence(deadline)
-    }
-
-    fn init(&mut self, resume: Option<Identity>, deadline: Deadline) -> Result<Identity> {
-        let asked = self.ask(CLAIM, deadline, |coordinator| {
-            coordinator.init_producer_id(resume, deadline)
-        })?;
-        match asked {
-            Asked::Unanswered(error) => Err(error),
-            Asked::Answered(code, identity) => match meaning(code) {
-                Meaning::Done if identity.id >= 0 && identity.epoch >= 0 => Ok(identity),
-                Meaning::Done => Err(Error::corruption(format!(
-                    "the coordinator answered producer id {} with epoch {}",
-                    identity.id, identity.epoch
-                ))),
-                Meaning::OldEpoch | Meaning::OtherId => Err(self.fenced(code)),
-                _ if code == ErrorCode::INVALID_TRANSACTION_TIMEOUT => Err(Error::invalid(
-                    "the transaction timeout is above transaction.max.timeout.ms of the brokers",
-                )),
-                _ => Err(self.refused(CLAIM, code)),
-            },
-        }
-    }
-
-    /// An empty transaction over all partitions.
-    fn fence(&mut self, deadline: Deadline) -> Result<()> {
-        if self.partitions.is_empty() {
-            return Ok(());
-        }
-        let all = self.partitions.clone();
-        self.begun = self.coordinator.now().0;
-        let proved_ms = match self.ask_add(&all, deadline)? {
-            Asked::Unanswered(error) => return Err(error),
-            Asked::Answered(code, proved_ms) => {
-                self.check_fence(ADD, code)?;
-                proved_ms
-            }
-        };
-        self.added.fill(true);
-        self.answer_lost = false;
-        let sent = self.coordinator.now();
-        match self.ask_end(Decision::Abort, deadline)? {
-            Asked::Unanswered(error) => return Err(error),
-            Asked::Answered(code, ()) => self.check_fence(END, code)?,
-        }
-        self.mark(sent);
-        self.added.fill(false);
-        self.proved_ms = proved_ms;
-        Ok(())
-    }
-
-    fn check_fence(&mut self, what: &str, code: ErrorCode) -> Result<()> {
-        match meaning(code) {
-            Meaning::Done => Ok(()),
-            Meaning::OtherId => Err(self.fenced(code)),
-            // A stall between the two requests looks the same as another owner.
-            Meaning::OldEpoch => {
-                self.doubt(code)?;
-                Err(self.refused(what, code))
-            }
-            _ => Err(self.refused(what, code)),
-        }
     }
 
     fn ask_add(&mut self, partitions: &[Partition], deadline: Deadline) -> Result<Asked<u64>> {
@@ -539,6 +364,7 @@ impl<C: Coordinator> Transactions<C> {
     fn ended(&mut self, outcome: Outcome) -> Outcome {
         self.state = State::Idle;
         self.added.fill(false);
+        self.begun = None;
         outcome
     }
 
