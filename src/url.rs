@@ -162,15 +162,14 @@ impl OnKafka {
     fn parse(rest: &str) -> Result<Self> {
         let wrong = |what: String| Error::invalid(format!("changelog URL: {what}"));
         let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
-        // A password in front of the servers would be part of any message that shows them.
-        if place.contains('@') {
+        let (servers, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if has_login_in_front(rest) {
             return Err(wrong(
                 "user and password do not belong in front of the servers; say \
                  ?user=NAME&password-file=FILE or &password-env=NAME"
                     .to_owned(),
             ));
         }
-        let (servers, prefix) = place.split_once('/').unwrap_or((place, ""));
         for server in servers.split(',') {
             check_server(server).map_err(wrong)?;
         }
@@ -316,6 +315,24 @@ impl Password {
     }
 }
 
+/// Whether a user and a password may be in front of the servers: no message shows any of it then.
+/// A password may have a `/`, `?` or `&`, and so its end in the prefix or among the options. Only a
+/// value of an option behind servers and a prefix may have an `@`.
+fn has_login_in_front(rest: &str) -> bool {
+    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let (servers, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let are_servers = servers
+        .split(',')
+        .all(|server| check_server(server).is_ok());
+    let is_in_name = |option: &str| {
+        let (name, _) = option.split_once('=').unwrap_or((option, ""));
+        name.contains('@')
+    };
+    place.contains('@')
+        || options.split('&').any(is_in_name)
+        || (rest.contains('@') && (!are_servers || prefix.is_empty()))
+}
+
 /// A server as the connections read it, checked here so that it is told before one is opened.
 fn check_server(server: &str) -> Result<(), String> {
     let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
@@ -407,6 +424,11 @@ mod tests {
     fn a_password_in_a_url_is_refused_and_not_told() {
         for text in [
             "kafka://ann:hunter2@a:1/job",
+            "kafka://ann:hunter2?ss@host:9092/words",
+            "kafka://ann:hunter2?s=s@host:9092/words",
+            "kafka://ann:1/hunter2?s@host:9092/words",
+            "kafka://ann:1?hunter2=@host:9092/words",
+            "kafka://ann:hunter2/s@host:9092/words",
             "kafka://a:1/job?password=hunter2",
             "kafka://a:1/job?user=ann&password=hunter2",
         ] {
