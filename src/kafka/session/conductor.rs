@@ -90,7 +90,8 @@ impl Conductor {
                 0 => Due::In(LOOK_AGAIN),
                 _ => self.heartbeat.due(self.transactions.beat_at(), now),
             };
-            let is_open = board.core.is_in_transaction();
+            // One whose first partition was not answered is open to the coordinator alone.
+            let is_open = board.core.is_in_transaction() || !self.transactions.is_idle();
             let is_due = !matches!(due, Due::In(_)) && !is_open;
             let step = board.core.step();
             match step {
@@ -166,7 +167,12 @@ impl Conductor {
             proved = self.transactions.prove(self.deadline());
         }
         let answer = proved.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.producer.board().core.prove(answer);
+        let mut board = self.producer.board();
+        board.core.prove(answer);
+        if let (true, Err(error)) = (self.transactions.is_expired(), &proved) {
+            board.core.fail(error.clone());
+        }
+        drop(board);
         match proved {
             // Whoever asked is told; it proves nothing against the session.
             Err(error) if error.kind() == ErrorKind::Changelog => {

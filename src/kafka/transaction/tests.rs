@@ -110,6 +110,11 @@ impl Coordinator for Script {
 const NEVER: Deadline = Deadline::NEVER;
 
 fn claim(answers: &[Answer]) -> Result<Transactions<Script>> {
+    let partitions = vec![Partition::new("a", 0), Partition::new("b", 0)];
+    claim_all(partitions, answers)
+}
+
+fn claim_all(partitions: Vec<Partition>, answers: &[Answer]) -> Result<Transactions<Script>> {
     let script = Script {
         answers: answers.iter().copied().collect(),
         asked: Vec::new(),
@@ -118,7 +123,6 @@ fn claim(answers: &[Answer]) -> Result<Transactions<Script>> {
         now: Duration::ZERO,
         timeout: Duration::ZERO,
     };
-    let partitions = vec![Partition::new("a", 0), Partition::new("b", 0)];
     Transactions::claim(script, partitions, NEVER)
 }
 
@@ -243,6 +247,7 @@ fn an_end_whose_answer_was_lost_asks_for_a_new_epoch() {
     let claimed = claim(&answers).unwrap();
     assert_eq!(claimed.identity(), Identity { id: 7, epoch: 6 });
     assert_eq!(claimed.coordinator.asked.last().unwrap(), "Abort as 6");
+    assert!(claimed.coordinator.asked.contains(&"resume 7/5".to_owned()));
     assert!(!claimed.is_end_uncertain());
 }
 
@@ -477,4 +482,43 @@ fn an_outage_for_longer_than_a_transaction_may_be_open_is_not_another_owner() {
     transactions.beat(NEVER).unwrap();
     transactions.coordinator.now += Duration::from_secs(10);
     assert_eq!(kind(transactions.beat(NEVER)), ErrorKind::Fenced);
+}
+
+#[test]
+fn a_claim_ends_at_its_deadline_and_does_not_fence_a_newer_one() {
+    let lost = |epoch| [Given(7, epoch), Code(0), Lost, Code(0)];
+    let answers = [lost(5), lost(6), lost(7)].concat();
+    assert_eq!(kind(claim(&answers)), ErrorKind::Changelog);
+    let overtaken = [&lost(5)[..], &[Code(90)]].concat();
+    assert_eq!(kind(claim(&overtaken)), ErrorKind::Fenced);
+    // With no partitions nothing can be open.
+    let claimed = claim_all(Vec::new(), &[Lost, Given(7, 5)]).unwrap();
+    assert!(!claimed.is_end_uncertain());
+}
+
+#[test]
+fn a_proof_waits_for_the_abort_of_what_cannot_go_on() {
+    // Nothing was answered of the first partition of a transaction.
+    let mut transactions = owner(&[Lost; 4]);
+    assert_eq!(kind(transactions.add(&[0], NEVER)), ErrorKind::Changelog);
+    assert!(!transactions.is_idle());
+    assert_eq!(kind(transactions.prove(NEVER)), ErrorKind::Changelog);
+    transactions.coordinator.answers.extend([Code(48)]);
+    assert!(is_aborted(transactions.end(Decision::Abort, NEVER)));
+    transactions.coordinator.answers.extend([Code(0), Code(0)]);
+    assert!(transactions.is_idle());
+    transactions.prove(NEVER).unwrap();
+
+    let mut transactions = open(&[Code(90), Given(7, 6)]);
+    assert_eq!(kind(transactions.prove(NEVER)), ErrorKind::Changelog);
+    assert!(transactions.is_expired() && !transactions.is_idle());
+    assert_eq!(kind(transactions.prove(NEVER)), ErrorKind::Changelog);
+
+    // The question about a partition changes nothing about it.
+    let mut transactions = open(&[Lost; 4]);
+    assert_eq!(kind(transactions.prove(NEVER)), ErrorKind::Changelog);
+    transactions.coordinator.answers.extend([Code(0)]);
+    transactions.coordinator.asked.clear();
+    transactions.prove(NEVER).unwrap();
+    assert_eq!(transactions.coordinator.asked, ["add 1 as 5"]);
 }

@@ -6,7 +6,7 @@ use super::super::answers::{Meaning, meaning};
 use super::super::{Coordinator, Decision, Identity};
 use super::{ADD, Asked, CLAIM, END, State, Transactions, undecided};
 use crate::changelog::Partition;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::kafka::connection::Deadline;
 use crate::kafka::protocol::ErrorCode;
 
@@ -41,11 +41,19 @@ impl<C: Coordinator> Transactions<C> {
             answer_lost: false,
             proved_ms,
         };
+        transactions.identity = transactions.init(None, deadline)?;
         loop {
-            transactions.identity = transactions.init(None, deadline)?;
             match transactions.fence(deadline) {
                 // See `is_end_uncertain`.
-                Ok(()) if transactions.answer_lost => {}
+                Ok(()) if transactions.answer_lost => {
+                    if transactions.coordinator.is_over(deadline) {
+                        return Err(transactions.unanswered(CLAIM));
+                    }
+                    // A claim of nobody in particular would fence whoever came meanwhile.
+                    let own = transactions.identity;
+                    let resume = transactions.can_resume(deadline)?.then_some(own);
+                    transactions.identity = transactions.init(resume, deadline)?;
+                }
                 Ok(()) => return Ok(transactions),
                 // A moment after its claim an owner has nothing that could have been timed out.
                 Err(_) if transactions.state == State::Doubted => {
@@ -82,15 +90,20 @@ impl<C: Coordinator> Transactions<C> {
     ///
     /// # Errors
     ///
-    /// As [`add`](Self::add) and [`beat`](Self::beat).
+    /// As [`add`](Self::add) and [`beat`](Self::beat); `Changelog` while a transaction has to be
+    /// ended first.
     pub(crate) fn prove(&mut self, deadline: Deadline) -> Result<u64> {
         let added = self.added.iter().position(|added| *added);
         match (self.state, added) {
             (State::Open(_), Some(index)) => {
                 self.added[index] = false;
-                self.add(&[index], deadline)?;
-                Ok(self.proved_ms)
+                let added = self.add(&[index], deadline);
+                // It is part of the transaction whatever became of the question.
+                self.added[index] = matches!(self.state, State::Open(_));
+                added.map(|()| self.proved_ms)
             }
+            (State::Expired, _) => Err(self.expired()),
+            _ if !self.is_idle() => Err(undecided().into_kind(ErrorKind::Changelog)),
             _ => self.beat(deadline),
         }
     }
@@ -113,14 +126,7 @@ impl<C: Coordinator> Transactions<C> {
     /// Asks who owns the task by claiming the epoch after one's own, which only its newest owner
     /// is given.
     pub(super) fn settle(&mut self, deadline: Deadline) -> Result<()> {
-        let asked = self.ask(CLAIM, deadline, |coordinator| {
-            Ok((ErrorCode::NONE, coordinator.can_resume(deadline)?))
-        })?;
-        let can_resume = match asked {
-            Asked::Unanswered(error) => return Err(error),
-            Asked::Answered(_, can_resume) => can_resume,
-        };
-        if !can_resume {
+        if !self.can_resume(deadline)? {
             if self.state == State::Doubted {
                 return Err(self.fenced(ErrorCode::PRODUCER_FENCED));
             }
@@ -144,6 +150,16 @@ impl<C: Coordinator> Transactions<C> {
             return Err(self.fenced(ErrorCode::INVALID_PRODUCER_ID_MAPPING));
         }
         self.fence(deadline)
+    }
+
+    fn can_resume(&mut self, deadline: Deadline) -> Result<bool> {
+        let asked = self.ask(CLAIM, deadline, |coordinator| {
+            Ok((ErrorCode::NONE, coordinator.can_resume(deadline)?))
+        })?;
+        match asked {
+            Asked::Unanswered(error) => Err(error),
+            Asked::Answered(_, can_resume) => Ok(can_resume),
+        }
     }
 
     fn init(&mut self, resume: Option<Identity>, deadline: Deadline) -> Result<Identity> {
@@ -170,6 +186,8 @@ impl<C: Coordinator> Transactions<C> {
     /// An empty transaction over all partitions.
     fn fence(&mut self, deadline: Deadline) -> Result<()> {
         if self.partitions.is_empty() {
+            // Nothing was opened that a late request could end.
+            self.answer_lost = false;
             return Ok(());
         }
         let all = self.partitions.clone();

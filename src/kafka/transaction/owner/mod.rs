@@ -83,6 +83,19 @@ impl<C: Coordinator> Transactions<C> {
         self.state == State::Idle && self.answer_lost
     }
 
+    /// Whether no transaction has to be ended before a beat.
+    pub(crate) fn is_idle(&self) -> bool {
+        !matches!(
+            self.state,
+            State::Open(_) | State::Ending(_) | State::Expired
+        )
+    }
+
+    /// Whether the coordinator has ended the transaction by itself: abort.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.state == State::Expired
+    }
+
     /// Since when (by the monotonic clock) a transaction is open, if one is.
     pub(crate) fn open_since(&self) -> Option<Duration> {
         match self.state {
