@@ -436,6 +436,8 @@ mod tests {
             assert!(!told.contains("hunter2"), "{told}");
             assert!(told.contains("password-file"), "{told}");
         }
+        let login = "kafka://a:1/job?user=ann@corp&password-env=X";
+        assert!(login.parse::<ChangelogUrl>().is_ok());
     }
 
     #[cfg(feature = "kafka")]
