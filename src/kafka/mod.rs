@@ -96,8 +96,8 @@ impl Kafka {
     ///
     /// `Changelog` if the cluster cannot be reached.
     pub fn fence_expiration(&self) -> Result<FenceExpiration> {
-        let deadline = self.cluster.settings().operation_deadline();
-        admin::fence_expiration(&self.cluster, deadline)
+        let patience = self.cluster.settings().options().operation_timeout;
+        admin::fence_expiration(&self.cluster, patience)
     }
 
     /// Compares a topic with what [`KafkaOptions::topics`] would have created. Empty: nothing

@@ -64,19 +64,22 @@ impl FenceExpiration {
     }
 }
 
-/// Asks the brokers. What one of them does not tell is taken to be the default.
+/// Asks the brokers, each for as long as `patience`. What one of them does not tell is taken to be
+/// the default.
 ///
 /// # Errors
 ///
-/// `Changelog` if the cluster cannot be reached until the deadline; `Closed` after a shutdown.
-pub(crate) fn fence_expiration(cluster: &Cluster, deadline: Deadline) -> Result<FenceExpiration> {
+/// `Changelog` if the cluster cannot be reached in that time; `Closed` after a shutdown.
+pub(crate) fn fence_expiration(cluster: &Cluster, patience: Duration) -> Result<FenceExpiration> {
     let mut found = FenceExpiration {
         producer_id: Duration::MAX,
         transactional_id: Duration::MAX,
         assumed: None,
     };
-    for node in cluster.nodes(deadline)?.into_iter().take(BROKERS_MAX) {
-        match ask(cluster, node, deadline) {
+    let deadline = || cluster.settings().deadline(patience);
+    for node in cluster.nodes(deadline())?.into_iter().take(BROKERS_MAX) {
+        // One that does not answer leaves the others their time.
+        match ask(cluster, node, deadline()) {
             Err(error) if error.kind() == ErrorKind::Closed => return Err(error),
             told => found.merge(told),
         }

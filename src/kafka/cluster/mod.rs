@@ -2,6 +2,8 @@
 //!
 //! - `view`: what is known, and how an answer changes it.
 
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::fmt;
@@ -66,6 +68,17 @@ pub(crate) struct Leader {
     pub(crate) topic_id: [u8; 16],
 }
 
+/// For how long brokers remember what fences are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expirations {
+    /// Idle producers.
+    pub(crate) producer_id: Duration,
+    /// Idle transactional ids.
+    pub(crate) transactional_id: Duration,
+    /// Some of it is not told but taken to be the default.
+    pub(crate) is_assumed: bool,
+}
+
 impl Cluster {
     /// A view that knows nothing yet; does no I/O.
     pub(crate) fn new(settings: Settings) -> Self {
@@ -118,17 +131,16 @@ impl Cluster {
 
     /// For how long brokers remember idle producers and transactional ids, if somebody has asked
     /// lately.
-    pub(crate) fn expirations(&self) -> Option<(Duration, Duration)> {
+    pub(crate) fn expirations(&self) -> Option<Expirations> {
         let now = self.settings().env().monotonic();
         let age_max = self.settings().options().metadata_age_max;
-        let (asked, found) = self.view.lock().expirations?;
-        (now.saturating_sub(asked) < age_max).then_some(found)
+        self.view.lock().expirations(now, age_max)
     }
 
-    /// Keeps what was asked, for all who share the view.
-    pub(crate) fn set_expirations(&self, found: (Duration, Duration)) {
+    /// Keeps what was asked, for all who share the view; answers what is known now.
+    pub(crate) fn set_expirations(&self, found: Expirations) -> Expirations {
         let now = self.settings().env().monotonic();
-        self.view.lock().expirations = Some((now, found));
+        self.view.lock().set_expirations(now, found)
     }
 
     /// Asks the brokers for a topic. `None`: they say that it does not exist (and a moment after
@@ -277,42 +289,56 @@ impl Cluster {
     }
 
     /// Opens a connection to any broker, trying known ones and then the bootstrap servers, in an
-    /// order of chance so that clients spread.
+    /// order of chance so that clients spread. A broker that refuses for good counts if none works.
     pub(crate) fn connect_any(&self, deadline: Deadline) -> Result<Connection> {
         let settings = self.settings();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
         self.retry_after("connect", deadline, &mut backoff, || {
             let known: Vec<Address> = self.view.lock().brokers.values().cloned().collect();
-            let mut failure = None;
+            let (mut failure, mut refusal) = (None, None);
             for group in [known.as_slice(), settings.bootstrap()] {
                 let first = settings.env().random_u64() % (group.len().max(1) as u64);
                 let first = usize::try_from(first).unwrap_or(0);
                 for address in group[first..].iter().chain(&group[..first]) {
                     // The first reason says more than that no time was left.
-                    if failure.is_some() && deadline.is_over(settings.env()) {
+                    let is_tried = failure.is_some() || refusal.is_some();
+                    if is_tried && deadline.is_over(settings.env()) {
                         break;
                     }
                     match Connection::open(settings, address, deadline) {
                         Err(error) if is_passing(&error) => failure = Some(error),
+                        Err(error) if is_refusal(&error) => refusal = Some(error),
                         other => return other.map(Some),
                     }
                 }
             }
-            failure.map_or(Ok(None), Err)
+            match (refusal, failure) {
+                (Some(refusal), None) => Err(refusal),
+                // Another broker may come back.
+                (Some(refusal), Some(_)) => Err(refusal.into_kind(ErrorKind::Changelog)),
+                (None, failure) => failure.map_or(Ok(None), Err),
+            }
         })
     }
 
     /// Opens a connection to the transaction coordinator of `transactional_id`, asking anew who it
-    /// is; retries while it is moving or loading.
+    /// is; retries while it is moving or loading, and once there `was` one, also while it refuses:
+    /// another one may follow it.
     pub(crate) fn connect_coordinator(
         &self,
         transactional_id: &str,
+        was: bool,
         deadline: Deadline,
     ) -> Result<Connection> {
         let what = format!("find the coordinator of {transactional_id}");
         self.retry(&what, deadline, || {
             let address = self.coordinator(transactional_id, deadline)?;
-            Connection::open(self.settings(), &address, deadline).map(Some)
+            match Connection::open(self.settings(), &address, deadline) {
+                Err(error) if was && is_refusal(&error) => {
+                    Err(error.into_kind(ErrorKind::Changelog))
+                }
+                opened => opened.map(Some),
+            }
         })
     }
 
@@ -477,6 +503,14 @@ fn is_passing(error: &Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Io | ErrorKind::Changelog | ErrorKind::Corruption | ErrorKind::NotFound
+    )
+}
+
+/// Whether a broker will not have this client as it is.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidArgument | ErrorKind::Unsupported
     )
 }
 

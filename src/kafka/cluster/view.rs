@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::{Leader, Topic};
+use super::{Expirations, Leader, Topic};
 use crate::changelog::Partition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kafka::connection::{Address, Backoff, Deadline};
 use crate::kafka::protocol::ErrorCode;
 use crate::kafka::protocol::messages::{MetadataResponse, MetadataTopic};
+
+/// For how long nobody asks again about what brokers did not tell.
+const ASSUMED_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// What the brokers said, and when.
 #[derive(Debug, Default)]
@@ -18,8 +21,8 @@ pub(super) struct View {
     pub(super) brokers: BTreeMap<i32, Address>,
     topics: HashMap<String, Known>,
     /// When the brokers were asked, by the monotonic clock, for how long they remember idle
-    /// producers and transactional ids.
-    pub(super) expirations: Option<(Duration, (Duration, Duration))>,
+    /// producers and transactional ids; and what is known of it.
+    expirations: Option<(Duration, Expirations)>,
     /// Brokers that could not be reached, and when to try again.
     pub(super) unreachable: HashMap<i32, (Backoff, Deadline)>,
 }
@@ -93,6 +96,29 @@ impl View {
             self.merge_topic(asked, topic)?;
         }
         Ok(())
+    }
+
+    /// What was found of the expirations, unless it is older than `age_max`.
+    pub(super) fn expirations(&self, now: Duration, age_max: Duration) -> Option<Expirations> {
+        let (asked, known) = self.expirations?;
+        let age_max = if known.is_assumed {
+            age_max.min(ASSUMED_AGE_MAX)
+        } else {
+            age_max
+        };
+        (now.saturating_sub(asked) < age_max).then_some(known)
+    }
+
+    /// Takes in what was found, and answers what is known then. What is assumed, because a broker
+    /// did not answer, makes nothing longer that is known already.
+    pub(super) fn set_expirations(&mut self, now: Duration, found: Expirations) -> Expirations {
+        let mut taken = found;
+        if let (true, Some((_, known))) = (found.is_assumed, self.expirations) {
+            taken.producer_id = taken.producer_id.min(known.producer_id);
+            taken.transactional_id = taken.transactional_id.min(known.transactional_id);
+        }
+        self.expirations = Some((now, taken));
+        taken
     }
 
     fn merge_topic(&mut self, asked: Duration, answer: &MetadataTopic<'_>) -> Result<()> {

@@ -115,6 +115,7 @@ fn start(
         transactions,
         is_transactional,
         heartbeat: Heartbeat::default(),
+        learn_from: Duration::ZERO,
     };
     let conductor = env.spawn("kafka-conductor", Box::new(move || conductor.run()))?;
     let record_bytes_max = options.record_bytes_max.min(options.buffer_bytes) as u64;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::admin;
-use super::super::cluster::Cluster;
+use super::super::cluster::{Cluster, Expirations};
 use super::super::connection::Deadline;
 use super::super::fetcher;
 use super::super::producer::{Brokers, Core, Producer, Step, Writer};
@@ -17,7 +17,7 @@ use crate::sync::Arc;
 
 /// A pause after trouble that may pass.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long brokers may take to tell what they are set to.
+/// How long each broker may take to tell what it is set to.
 const LEARN_MAX: Duration = Duration::from_secs(1);
 const TOO_OLD: &str = "the transaction was open for so long, or this process stood still, that \
                        the fence has to be renewed first: abort";
@@ -29,6 +29,9 @@ pub(super) struct Conductor {
     pub(super) transactions: Transactions<BrokerCoordinator>,
     pub(super) is_transactional: bool,
     pub(super) heartbeat: Heartbeat,
+    /// From when on brokers are asked again that did not tell for how long they remember the
+    /// fence, by the monotonic clock.
+    pub(super) learn_from: Duration,
 }
 
 /// Gives an open transaction up whose fence is too old: nothing more is sent under it, and it is
@@ -58,18 +61,24 @@ impl Conductor {
     }
 
     /// Asks for how long brokers remember the fence, unless somebody has lately. What is not told
-    /// is taken to be as it was.
+    /// is taken to be as it was, and asked for again soon.
     fn learn(&mut self) {
         let known = self.cluster.expirations().or_else(|| {
-            let deadline = self.cluster.settings().deadline(LEARN_MAX);
-            let found = admin::fence_expiration(&self.cluster, deadline).ok()?;
-            let found = (found.producer_id, found.transactional_id);
-            self.cluster.set_expirations(found);
-            Some(found)
+            let found = admin::fence_expiration(&self.cluster, LEARN_MAX).ok()?;
+            Some(self.cluster.set_expirations(Expirations {
+                producer_id: found.producer_id,
+                transactional_id: found.transactional_id,
+                is_assumed: found.assumed.is_some(),
+            }))
         });
-        if let Some((producer_id, transactional_id)) = known {
-            self.heartbeat = Heartbeat::new(producer_id, transactional_id);
+        if let Some(known) = known {
+            self.heartbeat = Heartbeat::new(known.producer_id, known.transactional_id);
         }
+        let now = self.cluster.settings().env().monotonic();
+        self.learn_from = match known {
+            Some(known) if !known.is_assumed => Duration::MAX,
+            _ => now.saturating_add(LOOK_AGAIN),
+        };
         let options = self.cluster.settings().options();
         if let Some(expiry_max) = options.fence_expiration_max {
             self.heartbeat = self.heartbeat.at_most(expiry_max);
@@ -97,6 +106,9 @@ impl Conductor {
             match step {
                 Step::Wait if is_due && board.core.check_alive().is_ok() => {
                     return Some(Step::Prove);
+                }
+                Step::Wait if now >= self.learn_from && board.core.check_alive().is_ok() => {
+                    return Some(Step::Wait);
                 }
                 Step::Wait if due == Due::BeforeAppend && is_open && give_up(&mut board.core) => {
                     producer.changed();
@@ -131,7 +143,11 @@ impl Conductor {
 
     fn carry_out(&mut self, step: Step) -> Result<()> {
         match step {
-            Step::Wait => Ok(()),
+            // Nothing for the coordinator, and so the time to ask the brokers.
+            Step::Wait => {
+                self.learn();
+                Ok(())
+            }
             Step::Prove => self.prove(),
             Step::Enlist(lanes) => {
                 self.transactions.add(&lanes, self.deadline())?;

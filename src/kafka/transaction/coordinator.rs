@@ -23,6 +23,7 @@ pub(crate) struct BrokerCoordinator {
     transactional_id: String,
     transaction_timeout: Duration,
     connection: Option<Connection>,
+    was_connected: bool,
 }
 
 impl BrokerCoordinator {
@@ -36,13 +37,16 @@ impl BrokerCoordinator {
             transactional_id,
             transaction_timeout,
             connection: None,
+            was_connected: false,
         }
     }
 
     fn connection(&mut self, deadline: Deadline) -> Result<&mut Connection> {
         if self.connection.is_none() {
             let id = &self.transactional_id;
-            self.connection = Some(self.cluster.connect_coordinator(id, deadline)?);
+            let was = self.was_connected;
+            self.connection = Some(self.cluster.connect_coordinator(id, was, deadline)?);
+            self.was_connected = true;
         }
         let connection = self.connection.as_mut();
         Ok(connection.expect("it was just opened"))
