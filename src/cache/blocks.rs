@@ -37,6 +37,19 @@ pub(crate) struct BlockCache {
     next_file: AtomicU64,
 }
 
+/// Bytes of the cache that a reader holds, until this is dropped.
+pub(crate) struct Pin {
+    cache: Arc<BlockCache>,
+    hash: u64,
+    bytes: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.cache.shard(self.hash).lock().pinned_bytes -= self.bytes;
+    }
+}
+
 /// Aligned, so that a slot never lies in two cache lines.
 #[repr(align(32))]
 #[derive(Default)]
@@ -53,6 +66,8 @@ struct Shard {
     uses: Vec<u8>,
     blocks: usize,
     bytes: u64,
+    /// Held by readers, beside `bytes`; both together are at most `bytes_max`.
+    pinned_bytes: u64,
     bytes_max: u64,
     /// The slot that is looked at next for something to evict.
     hand: usize,
@@ -89,9 +104,26 @@ impl BlockCache {
         self.shard(hash).lock().insert(hash, file, pos, block);
     }
 
+    /// Takes bytes from the cache for a block that a reader of the file holds as long as it is open,
+    /// so that it need not be looked up. `None` once half of what blocks at such places may use is
+    /// held so: the block goes the way of all others then.
+    pub(crate) fn pin(self: &Arc<Self>, file: u64, pos: u64, bytes: usize) -> Option<Pin> {
+        let hash = hash(file, pos);
+        let bytes = bytes as u64 + ENTRY_OVERHEAD_BYTES;
+        self.shard(hash).lock().pin(bytes).then(|| Pin {
+            cache: Arc::clone(self),
+            hash,
+            bytes,
+        })
+    }
+
     /// Bytes held now.
     pub(crate) fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.lock().bytes).sum()
+        let of_shard = |shard: &Mutex<Shard>| {
+            let shard = shard.lock();
+            shard.bytes + shard.pinned_bytes
+        };
+        self.shards.iter().map(of_shard).sum()
     }
 
     /// Lookups that found a block, and those that did not.
@@ -130,6 +162,7 @@ impl Shard {
             uses: vec![FREE; SLOTS_MIN],
             blocks: 0,
             bytes: 0,
+            pinned_bytes: 0,
             bytes_max,
             hand: 0,
             hits: 0,
@@ -153,7 +186,7 @@ impl Shard {
 
     fn insert(&mut self, hash: u64, file: u64, pos: u64, block: SharedBytes) {
         let added = weight(&block);
-        if added > self.bytes_max {
+        if self.pinned_bytes + added > self.bytes_max {
             return;
         }
         let at = self.probe(hash, file, pos);
@@ -161,9 +194,7 @@ impl Shard {
             // Read by two at once: the first stays.
             return;
         }
-        while self.bytes + added > self.bytes_max {
-            self.evict_one();
-        }
+        self.make_room(added);
         while (self.blocks + 1) * 4 > self.slots.len() * 3 {
             if (self.slots.len() as u64) < self.bytes_max / SLOT_BYTES_MIN {
                 self.grow();
@@ -184,6 +215,23 @@ impl Shard {
         );
         self.blocks += 1;
         self.bytes += added;
+    }
+
+    /// Takes `added` bytes for a reader, if that leaves half of all for blocks.
+    fn pin(&mut self, added: u64) -> bool {
+        if self.pinned_bytes + added > self.bytes_max / 2 {
+            return false;
+        }
+        self.make_room(added);
+        self.pinned_bytes += added;
+        true
+    }
+
+    /// Evicts until `added` bytes more are within the limit.
+    fn make_room(&mut self, added: u64) {
+        while self.bytes + self.pinned_bytes + added > self.bytes_max {
+            self.evict_one();
+        }
     }
 
     /// Where a block is, or else the free slot where it belongs.
@@ -354,6 +402,27 @@ mod tests {
             );
             assert!(found > 0 || bytes_max < 400);
         }
+    }
+
+    #[test]
+    fn readers_hold_up_to_half_of_the_bytes() {
+        let cache = Arc::new(BlockCache::new(1 << 20));
+        for pos in 0..300 {
+            cache.insert(1, pos, block(4000, 1));
+        }
+        let before = cache.bytes();
+        let pins: Vec<Pin> = (0..).map_while(|pos| cache.pin(2, pos, 4000)).collect();
+        assert_eq!(pins.len(), (1 << 19) / 4096);
+        assert!(cache.bytes() <= 1 << 20);
+        let kept = (0..300).filter(|pos| cache.get(1, *pos).is_some()).count();
+        assert!(kept > 0 && kept as u64 <= before / 2 / 4096, "{kept}");
+        cache.insert(3, 1, block((1 << 19) + 1, 1));
+        assert!(cache.get(3, 1).is_none(), "longer than what is left");
+        drop(pins);
+        assert_eq!(cache.bytes(), kept as u64 * 4096);
+        cache.insert(3, 1, block((1 << 19) + 1, 1));
+        assert!(cache.get(3, 1).is_some());
+        assert!(!Shard::new(0).pin(1));
     }
 
     #[test]

@@ -121,16 +121,13 @@ impl Cursor {
         self.is_loaded = false;
         self.index = None;
         let file = &self.reader.file;
-        let partition = self.reader.partition(number)?;
-        let place = partition.index;
         // Index blocks lie behind their data: read on their own, they leave the read-ahead alone.
-        let block = if self.access == Access::Positional {
-            file.decode_block(file.read(place)?, place)?
+        let (place, block) = if self.access == Access::Positional {
+            let place = self.reader.partition(number)?.index;
+            (place, file.decode_block(file.read(place)?, place)?)
         } else {
-            let blocks = file.partition(partition)?;
-            blocks
-                .into_index()
-                .map_err(|error| file.at(place.pos, &error))?
+            let blocks = self.reader.blocks(number)?;
+            (blocks.place, blocks.index.clone())
         };
         self.index = Some(OpenIndex {
             partition: number,

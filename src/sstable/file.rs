@@ -7,7 +7,7 @@ use super::frame::{self, Handle};
 use super::index::{Partition, find};
 use super::properties::Properties;
 use crate::block::Block;
-use crate::cache::{BlockCache, SharedBytes};
+use crate::cache::{BlockCache, Pin, SharedBytes};
 use crate::env::{Env, File};
 use crate::error::{Error, Result};
 use crate::options::ReadMode;
@@ -151,12 +151,12 @@ impl TableFile {
         Ok(block)
     }
 
-    /// The index block and the filter of a partition for a reader in no order. They live in the
-    /// cache, as one, whether the file is mapped or not: every get needs them.
+    /// The blocks of a partition for a reader in no order: from the cache, as one, whether the file
+    /// is mapped or not, for every get needs them.
     pub(super) fn partition(&self, partition: Partition) -> Result<PartitionBlocks> {
         let place = partition.index;
         if let Some(bytes) = self.cache.get(self.cache_file(), place.pos | OF_PARTITION) {
-            return Ok(PartitionBlocks(Slice::from_shared(bytes)));
+            return self.split(place, &Slice::from_shared(bytes));
         }
         // Decoded once, so that every later reader may reopen it.
         let index = self.decode_block(self.read(place)?, place)?;
@@ -164,9 +164,24 @@ impl TableFile {
             Some(handle) => self.read(handle)?,
             None => Slice::default(),
         };
-        let blocks = PartitionBlocks::join(index.bytes(), &filter);
-        self.keep(place.pos | OF_PARTITION, blocks.0.to_shared());
-        Ok(blocks)
+        let bytes = PartitionBlocks::join(index.bytes(), &filter);
+        self.split(place, &Slice::from_shared(bytes))
+    }
+
+    fn split(&self, place: Handle, bytes: &Slice) -> Result<PartitionBlocks> {
+        PartitionBlocks::split(place, bytes).map_err(|error| self.at(place.pos, &error))
+    }
+
+    /// Leaves the blocks of a partition to the cache.
+    pub(super) fn keep_partition(&self, blocks: &PartitionBlocks) {
+        self.keep(blocks.place.pos | OF_PARTITION, blocks.joined.to_shared());
+    }
+
+    /// Takes room for the blocks of a partition from the cache, so that they may be held as long as
+    /// the file is open.
+    pub(super) fn pin_partition(&self, blocks: &PartitionBlocks) -> Option<Pin> {
+        let pos = blocks.place.pos | OF_PARTITION;
+        self.cache.pin(self.cache_file(), pos, blocks.joined.len())
     }
 
     fn keep(&self, pos: u64, payload: SharedBytes) {
@@ -286,33 +301,37 @@ impl TableMap {
     }
 }
 
-/// The blocks of a partition that lead to its data, as they lie in the cache: index block, filter
-/// (empty where there is none), and the length of the index block.
-pub(super) struct PartitionBlocks(Slice);
+/// The blocks of a partition that lead to its data.
+pub(super) struct PartitionBlocks {
+    /// Where the index block is.
+    pub(super) place: Handle,
+    pub(super) index: Block,
+    /// Empty, and so excluding nothing, where there is none.
+    pub(super) filter: Slice,
+    /// As they lie in the cache: index block, filter, and the length of the index block.
+    joined: Slice,
+}
 
 impl PartitionBlocks {
     const LEN_LEN: usize = 4;
 
-    fn join(index: &[u8], filter: &[u8]) -> Self {
+    fn join(index: &[u8], filter: &[u8]) -> SharedBytes {
         let index_len = u32::try_from(index.len()).expect("a block is shorter than 4 GiB");
-        let bytes = [index, filter, &index_len.to_le_bytes()].concat();
-        Self(Slice::from_shared(Arc::from(bytes)))
+        Arc::from([index, filter, &index_len.to_le_bytes()].concat())
     }
 
-    fn index_len(&self) -> usize {
-        let len = self.0.last_chunk().expect("joined with its length");
-        usize::try_from(u32::from_le_bytes(*len)).expect("within memory")
-    }
-
-    /// The filter's bytes; empty, and so excluding nothing, where there is none.
-    pub(super) fn filter(&self) -> &[u8] {
-        &self.0[self.index_len()..self.0.len() - Self::LEN_LEN]
-    }
-
-    /// The index block, once more.
-    pub(super) fn into_index(self) -> Result<Block> {
-        let len = self.index_len();
-        Block::reopen(self.0.into_sub(0..len))
+    /// Takes apart what was joined.
+    fn split(place: Handle, joined: &Slice) -> Result<Self> {
+        let (rest, index_len) = joined
+            .split_last_chunk::<{ Self::LEN_LEN }>()
+            .expect("joined with its length");
+        let index_len = usize::try_from(u32::from_le_bytes(*index_len)).expect("within memory");
+        Ok(Self {
+            place,
+            index: Block::reopen(joined.sub(0..index_len))?,
+            filter: joined.sub(index_len..rest.len()),
+            joined: joined.clone(),
+        })
     }
 }
 

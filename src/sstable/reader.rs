@@ -1,20 +1,21 @@
 //! Finds single keys in a table, and opens cursors over it.
 
+use std::ops::Deref;
 use std::path::Path;
 
-use super::file::{Ends, TableFile};
+use super::file::{Ends, PartitionBlocks, TableFile};
 use super::frame::Handle;
 use super::index::{Partition, decode_data_handle, find};
 use super::properties::Properties;
 use super::{Access, Cursor, filter};
 use crate::block::Block;
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, Pin};
 use crate::env::Env;
 use crate::error::Result;
 use crate::key::{InternalKey, SeqNo, Trailer};
 use crate::options::ReadMode;
 use crate::slice::Slice;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock};
 
 /// An open table. Its top index and properties stay in memory; all else comes when it is needed.
 ///
@@ -25,6 +26,32 @@ pub(crate) struct Reader {
     top_index: Block,
     top_index_pos: u64,
     properties: Properties,
+    /// Of each partition, its blocks once they were needed and the cache had room for them to be
+    /// held.
+    held: Box<[OnceLock<Box<Held>>]>,
+}
+
+/// Blocks of a partition that stay as long as the table is open.
+struct Held {
+    blocks: PartitionBlocks,
+    _room: Pin,
+}
+
+/// Blocks of a partition, held or found in the cache.
+pub(super) enum Blocks<'a> {
+    Held(&'a PartitionBlocks),
+    Cached(PartitionBlocks),
+}
+
+impl Deref for Blocks<'_> {
+    type Target = PartitionBlocks;
+
+    fn deref(&self) -> &PartitionBlocks {
+        match self {
+            Self::Held(blocks) => blocks,
+            Self::Cached(blocks) => blocks,
+        }
+    }
 }
 
 /// Where a search within one partition or block ended.
@@ -56,8 +83,10 @@ impl Reader {
             top_index,
             properties,
         } = file.read_ends()?;
+        let held = std::iter::repeat_with(OnceLock::new);
         Ok(Self {
             file,
+            held: held.take(top_index.entries()).collect(),
             top_index,
             top_index_pos: footer.top_index.pos,
             properties,
@@ -89,15 +118,11 @@ impl Reader {
         hash: u64,
         seqno: SeqNo,
     ) -> Result<Found> {
-        let partition = self.partition(number)?;
-        let place = partition.index;
-        let blocks = self.file.partition(partition)?;
-        if filter::may_contain(blocks.filter(), hash) {
-            let index = blocks
-                .into_index()
-                .map_err(|error| self.file.at(place.pos, &error))?;
-            for block_number in self.find_block(&index, place, user_key)?..index.entries() {
-                let handle = self.data_handle(&index, place, block_number)?;
+        let blocks = self.blocks(number)?;
+        if filter::may_contain(&blocks.filter, hash) {
+            let (index, place) = (&blocks.index, blocks.place);
+            for block_number in self.find_block(index, place, user_key)?..index.entries() {
+                let handle = self.data_handle(index, place, block_number)?;
                 match self.get_in_block(handle, user_key, seqno)? {
                     Found::GoOn => {}
                     found => return Ok(found),
@@ -143,6 +168,7 @@ impl Reader {
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.file.memory_bytes()
+            + size_of_val(&*self.held)
             + self.top_index.bytes().len()
             + self.properties.smallest.len()
             + self.properties.largest.len()
@@ -164,6 +190,27 @@ impl Reader {
             .map_err(|error| self.at_top(&error))?;
         Partition::decode(&self.top_index.bytes()[range], self.file.frames_len())
             .map_err(|error| self.at_top(&error))
+    }
+
+    /// The blocks of a partition, for a reader in no order.
+    pub(super) fn blocks(&self, number: usize) -> Result<Blocks<'_>> {
+        let held = &self.held[number];
+        if let Some(held) = held.get() {
+            return Ok(Blocks::Held(&held.blocks));
+        }
+        let blocks = self.file.partition(self.partition(number)?)?;
+        let Some(room) = self.file.pin_partition(&blocks) else {
+            self.file.keep_partition(&blocks);
+            return Ok(Blocks::Cached(blocks));
+        };
+        // Of two that come at once, one is held and the other's room is given back.
+        let held = held.get_or_init(|| {
+            Box::new(Held {
+                blocks,
+                _room: room,
+            })
+        });
+        Ok(Blocks::Held(&held.blocks))
     }
 
     /// Number of the first data block that may hold `user_key`, in the index block at `place` that
