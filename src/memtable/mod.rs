@@ -63,7 +63,7 @@ pub(crate) use cursor::MemtableCursor;
 /// nodes, those that were replaced included. Measured at 56 bytes where keys come in order and 76
 /// where they do not; a little more, since what is taken from the budget ahead of a write must
 /// not be too little.
-pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 96;
+pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 80;
 
 /// Aborted writes, as ranges of sequence numbers (above the first, up to the second), ascending.
 pub(crate) type DeadRanges = [(SeqNo, SeqNo)];
