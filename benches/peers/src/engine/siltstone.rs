@@ -71,21 +71,24 @@ impl Engine for Siltstone {
         limit: u64,
         mut visit: impl FnMut(&[u8], &[u8]),
     ) -> Result<u64> {
-        let mut range = match from {
-            Some(from) => self.keyspace.range(from..)?,
-            None => self.keyspace.entries()?,
-        };
+        let mut cursor = self.keyspace.cursor()?;
+        match (from, direction) {
+            (Some(from), Direction::Forward) => cursor.seek(from)?,
+            (Some(from), Direction::Reverse) => cursor.seek_for_prev(from)?,
+            (None, Direction::Forward) => cursor.seek_to_first()?,
+            (None, Direction::Reverse) => cursor.seek_to_last()?,
+        }
         let mut visited = 0;
-        while visited < limit {
-            let next = match direction {
-                Direction::Forward => range.next(),
-                Direction::Reverse => range.next_back(),
-            };
-            let Some(entry) = next.transpose()? else {
-                break;
-            };
-            visit(&entry.key, &entry.value);
+        while let Some((key, value)) = cursor.entry() {
+            visit(key, value);
             visited += 1;
+            if visited == limit {
+                break;
+            }
+            match direction {
+                Direction::Forward => cursor.next()?,
+                Direction::Reverse => cursor.prev()?,
+            }
         }
         Ok(visited)
     }
