@@ -3,7 +3,9 @@
 //! A lookup costs one cache line of the table and the block's own: the table of a shard is open
 //! addressing with linear probing, and a block begins right behind the count of its holders. What
 //! goes is decided by CLOCK with a few uses remembered, so that a scan, which uses each block
-//! once, does not push out what is used again and again.
+//! once, does not push out what is used again and again. What comes when a shard is full is only
+//! kept if it was wanted before, not long ago: to let something go for it, and to fill memory that
+//! is cold, costs more than to decompress a block.
 
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
@@ -71,6 +73,9 @@ struct Shard {
     bytes_max: u64,
     /// The slot that is looked at next for something to evict.
     hand: usize,
+    /// Parts of the hashes of blocks that were wanted and not kept, at the place that the hash
+    /// says; newer ones take the place of older ones. As many as slots, once the shard was full.
+    wanted: Vec<u32>,
     hits: u64,
     misses: u64,
 }
@@ -165,6 +170,7 @@ impl Shard {
             pinned_bytes: 0,
             bytes_max,
             hand: 0,
+            wanted: Vec::new(),
             hits: 0,
             misses: 0,
         }
@@ -194,6 +200,10 @@ impl Shard {
             // Read by two at once: the first stays.
             return;
         }
+        let is_full = self.bytes + self.pinned_bytes + added > self.bytes_max;
+        if is_full && !self.was_wanted(hash) {
+            return;
+        }
         self.make_room(added);
         while (self.blocks + 1) * 4 > self.slots.len() * 3 {
             if (self.slots.len() as u64) < self.bytes_max / SLOT_BYTES_MIN {
@@ -215,6 +225,16 @@ impl Shard {
         );
         self.blocks += 1;
         self.bytes += added;
+    }
+
+    /// Whether a block was wanted before, not long ago; notes that it was now.
+    fn was_wanted(&mut self, hash: u64) -> bool {
+        if self.wanted.len() != self.slots.len() {
+            self.wanted = vec![0; self.slots.len()];
+        }
+        let at = index(hash) & (self.wanted.len() - 1);
+        let tag = u32::try_from(hash >> 32).expect("the upper half");
+        std::mem::replace(&mut self.wanted[at], tag) == tag
     }
 
     /// Takes `added` bytes for a reader, if that leaves half of all for blocks.
@@ -420,9 +440,29 @@ mod tests {
         assert!(cache.get(3, 1).is_none(), "longer than what is left");
         drop(pins);
         assert_eq!(cache.bytes(), kept as u64 * 4096);
-        cache.insert(3, 1, block((1 << 19) + 1, 1));
+        for _ in 0..2 {
+            cache.insert(3, 1, block((1 << 19) + 1, 1));
+        }
         assert!(cache.get(3, 1).is_some());
         assert!(!Shard::new(0).pin(1));
+    }
+
+    #[test]
+    fn a_full_shard_keeps_what_comes_a_second_time_soon() {
+        let mut shard = Shard::new(1 << 20);
+        let insert = |shard: &mut Shard, pos| shard.insert(hash(1, pos), 1, pos, block(4000, 1));
+        (0..256).for_each(|pos| insert(&mut shard, pos));
+        assert_eq!(shard.blocks, 256);
+        insert(&mut shard, 1000);
+        assert!(shard.get(hash(1, 1000), 1, 1000).is_none());
+        insert(&mut shard, 1000);
+        assert!(shard.get(hash(1, 1000), 1, 1000).is_some());
+        insert(&mut shard, 2000);
+        // So many others that a place for a part of a hash is taken again.
+        (10_000..20_000).for_each(|pos| insert(&mut shard, pos));
+        insert(&mut shard, 2000);
+        assert!(shard.get(hash(1, 2000), 1, 2000).is_none(), "long ago");
+        assert!(shard.bytes <= 1 << 20);
     }
 
     #[test]
@@ -436,7 +476,9 @@ mod tests {
             }
         }
         for pos in 0..500 {
-            cache.insert(2, pos, block(4000, 2));
+            for _ in 0..2 {
+                cache.insert(2, pos, block(4000, 2));
+            }
         }
         let kept = hot.filter(|pos| cache.get(1, *pos).is_some()).count();
         assert!(kept >= 45, "{kept} of 50 were kept");
