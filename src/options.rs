@@ -19,7 +19,9 @@ pub const LEVEL_RATIO: u32 = 10;
 /// Runs in level 0 that start a compaction, unless set otherwise.
 pub const LEVEL0_RUNS_MAX: usize = 4;
 /// Runs that meet in one run of the next size by [`Strategy::lazy_leveled`].
-pub const LAZY_RUNS_MAX: usize = 4;
+pub const LAZY_RUNS_MAX: usize = 8;
+/// How many times larger the last level is than all above it by [`Strategy::lazy_leveled`].
+pub const LAZY_RATIO: u32 = 5;
 /// Levels of a keyspace, level 0 included.
 pub const LEVELS: usize = 7;
 /// Milliseconds after which a write held only in memory asks for a flush, unless set otherwise.
@@ -64,12 +66,13 @@ pub enum Compression {
 ///
 /// A trade between bytes written, bytes held and places to look in. A keyspace may be opened with
 /// another strategy than before: what it holds stays readable and is rearranged by and by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+///
+/// By default [`lazy_leveled`](Strategy::lazy_leveled).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
     /// One sorted run a level, each level [`level_ratio`](KeyspaceOptions::level_ratio) times
     /// larger than the one above: few places to look in, at the price of more bytes written.
-    #[default]
     Leveled,
     /// Several runs in the upper levels, and one in the last, which holds nearly everything: each
     /// byte is written about once a level on its way down, for a few more places to look in.
@@ -85,11 +88,11 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// Lazy-leveled with [`LAZY_RUNS_MAX`] runs and a ratio of [`LEVEL_RATIO`].
+    /// Lazy-leveled with [`LAZY_RUNS_MAX`] runs and a ratio of [`LAZY_RATIO`].
     pub fn lazy_leveled() -> Self {
         Self::LazyLeveled {
             runs_max: LAZY_RUNS_MAX,
-            ratio: LEVEL_RATIO,
+            ratio: LAZY_RATIO,
         }
     }
 
@@ -101,6 +104,12 @@ impl Strategy {
                 check("compaction (ratio)", ratio, 2, 100)
             }
         }
+    }
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self::lazy_leveled()
     }
 }
 
@@ -281,7 +290,7 @@ impl Default for KeyspaceOptions {
             level_ratio: LEVEL_RATIO,
             level0_runs_max: LEVEL0_RUNS_MAX,
             compression: Compression::Lz4,
-            uncompressed_levels: 1,
+            uncompressed_levels: 0,
             filter_bits_upper: 16,
             filter_bits_last: 10,
         }
@@ -294,34 +303,29 @@ impl KeyspaceOptions {
         Self::default()
     }
 
-    /// For a store whose writes are the bound: lazy-leveled, with a last level that is rewritten
-    /// less often, at the price of space and of places to look in.
+    /// For a store whose writes are the bound: more of them are gathered in level 0 before they are
+    /// merged, at the price of space and of places to look in.
     pub fn for_writes() -> Self {
         Self {
-            compaction: Strategy::LazyLeveled {
-                runs_max: LAZY_RUNS_MAX,
-                ratio: 5,
-            },
             level0_runs_max: 8,
             ..Self::default()
         }
     }
 
-    /// For a store whose disk is the bound: little beside the live entries, all of it compressed,
-    /// in larger blocks.
+    /// For a store whose disk is the bound: little beside the live entries, in larger blocks.
     pub fn for_space() -> Self {
         Self {
             compaction: Strategy::LazyLeveled {
-                runs_max: LAZY_RUNS_MAX,
+                runs_max: 4,
                 ratio: 20,
             },
             block_bytes: 4 * BLOCK_BYTES,
-            uncompressed_levels: 0,
             ..Self::default()
         }
     }
 
-    /// For a store that is mostly scanned: few runs, so that a range has few sources.
+    /// For a store that is mostly read: few runs, so that a range has few sources and a get few
+    /// places to look in.
     pub fn for_scans() -> Self {
         Self {
             compaction: Strategy::Leveled,
@@ -345,7 +349,7 @@ impl KeyspaceOptions {
         self
     }
 
-    /// How tables are arranged. [`Strategy::Leveled`] unless set.
+    /// How tables are arranged. [`Strategy::lazy_leveled`] unless set.
     #[must_use]
     pub fn compaction(mut self, strategy: Strategy) -> Self {
         self.compaction = strategy;
@@ -374,7 +378,7 @@ impl KeyspaceOptions {
         self
     }
 
-    /// How many levels from the top are stored uncompressed. 1 (level 0) unless set.
+    /// How many levels from the top are stored uncompressed. None unless set.
     #[must_use]
     pub fn uncompressed_levels(mut self, levels: usize) -> Self {
         self.uncompressed_levels = levels;

@@ -109,9 +109,9 @@ impl BlockCache {
         self.shard(hash).lock().insert(hash, file, pos, block);
     }
 
-    /// Takes bytes from the cache for a block that a reader of the file holds as long as it is open,
-    /// so that it need not be looked up. `None` once half of what blocks at such places may use is
-    /// held so: the block goes the way of all others then.
+    /// Takes bytes from the cache for a block that a reader of the file holds as long as it is
+    /// open, so that it need not be looked up. `None` once half of what blocks at such places may
+    /// use is held so: the block goes the way of all others then.
     pub(crate) fn pin(self: &Arc<Self>, file: u64, pos: u64, bytes: usize) -> Option<Pin> {
         let hash = hash(file, pos);
         let bytes = bytes as u64 + ENTRY_OVERHEAD_BYTES;

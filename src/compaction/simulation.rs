@@ -379,10 +379,10 @@ mod tests {
     #[test]
     fn what_each_strategy_costs_as_a_store_grows() {
         let shapes = [
-            ("leveled", KeyspaceOptions::new()),
+            ("lazy-leveled", KeyspaceOptions::new()),
             (
-                "lazy-leveled",
-                KeyspaceOptions::new().compaction(Compaction::lazy_leveled()),
+                "leveled",
+                KeyspaceOptions::new().compaction(Compaction::Leveled),
             ),
             ("for writes", KeyspaceOptions::for_writes()),
             ("for space", KeyspaceOptions::for_space()),

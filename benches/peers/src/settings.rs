@@ -7,7 +7,7 @@
 //! | first level | as it likes | `max_bytes_for_level_base` | 4 tables, its fixed rule | none |
 //! | cache | `cache_bytes` | LRU block cache | `cache_size` | `set_cache_size` |
 //! | blocks | 4 KiB | 4 KiB | 4 KiB | pages of 4 KiB |
-//! | LZ4 | below level 0 | all levels | below level 1 | none: it has no compression |
+//! | LZ4 | all levels | all levels | below level 1 | none: it has no compression |
 //! | Bloom filter | 10 bits, all levels | 10 bits, all levels | 10 bits, all levels | none |
 //! | background threads | 2 | 2 jobs | 2 | none |
 //! | a put | WAL, no sync | WAL, no sync | journal, no sync | `Durability::None` |

@@ -172,7 +172,10 @@ fn writes_as_little_as_the_simulated_policy() {
     for (ratio, entries, overwrites, simulated) in SIMULATED {
         let options = KeyspaceOptions::new()
             .table_bytes(u64::from(entries))
-            .compaction(Strategy::lazy_leveled());
+            .compaction(Strategy::LazyLeveled {
+                runs_max: 4,
+                ratio: 10,
+            });
         let measured = measure(options, entries, ratio, overwrites);
         eprintln!("{ratio} memtables: {measured:?}, simulated {simulated}%");
         let (low, high) = (simulated * 9 / 10, simulated * 11 / 10);

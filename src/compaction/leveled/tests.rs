@@ -1,6 +1,7 @@
 use super::super::simulation::{draw, holding, measure, meta, parse};
 use super::*;
 use crate::key::SeqNo;
+use crate::options::Strategy;
 
 /// Picks with memtables and tables of 100 bytes and four runs in level 0.
 fn picked(text: &str, held: &str) -> String {
@@ -233,7 +234,9 @@ const SIMULATED: [(u32, u32, u32, u64); 3] = [
 #[test]
 fn writes_as_little_as_the_simulated_policy() {
     for (ratio, entries, overwrites, simulated) in SIMULATED {
-        let options = KeyspaceOptions::new().table_bytes(u64::from(entries));
+        let options = KeyspaceOptions::new()
+            .table_bytes(u64::from(entries))
+            .compaction(Strategy::Leveled);
         let measured = measure(options, entries, ratio, overwrites);
         eprintln!("{ratio} memtables: {measured:?}, simulated {simulated}%");
         let (low, high) = (simulated * 9 / 10, simulated * 11 / 10);

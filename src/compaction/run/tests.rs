@@ -372,8 +372,10 @@ fn tables_that_overlap_against_all_knowledge_are_corruption() {
 }
 
 #[test]
-fn upper_levels_are_plain_and_well_filtered() {
+fn levels_are_laid_out_as_they_were_asked_for() {
     let options = KeyspaceOptions::new();
+    assert_eq!(layout(&options, 0).compression, Compression::Lz4);
+    let options = options.uncompressed_levels(1);
     let [upper, middle, last] = [0, 1, 6].map(|level| layout(&options, level));
     assert_eq!(
         (upper.compression, upper.filter_bits),
