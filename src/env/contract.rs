@@ -124,6 +124,58 @@ fn a_map_shows_the_file() {
 }
 
 #[test]
+fn what_is_written_through_a_shared_map_is_the_files() {
+    on_each(|env, dir| {
+        let path = dir.join("a");
+        put(env, &path, &[b'.'; 10_000]);
+        assert!(
+            env.open(&path).unwrap().map_shared(10).is_none(),
+            "read only"
+        );
+        let file = env.open_write(&path).unwrap();
+        assert!(file.map_shared(0).is_none());
+        assert!(file.map_shared(10_001).is_none(), "longer than the file");
+        let Some(mut map) = file.map_shared(9000) else {
+            return;
+        };
+        drop(file);
+        map.write(0, b"first");
+        map.write(4090, b"over a page's end");
+        map.write(8995, b"last.");
+        map.write(8999, b"!");
+        map.write(9000, b"");
+        let mut expected = vec![b'.'; 10_000];
+        expected[..5].copy_from_slice(b"first");
+        expected[4090..4107].copy_from_slice(b"over a page's end");
+        expected[8995..9000].copy_from_slice(b"last!");
+        assert_eq!(get(env, &path), expected);
+        let beyond = std::panic::AssertUnwindSafe(|| map.write(8999, b"no"));
+        assert!(std::panic::catch_unwind(beyond).is_err());
+        assert_eq!(get(env, &path), expected);
+        // The file outlives its name, and the map both.
+        env.remove_file(&path).unwrap();
+        map.write(0, b"again");
+    });
+}
+
+#[test]
+fn the_system_maps_what_is_overwritten_in_place() {
+    // Linux has a file system in memory, where such maps work, wherever tests run.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("a");
+    let file = OsEnv::new().create_new(&path).unwrap();
+    file.write_all_at(0, &[0; 100]).unwrap();
+    let mut map = file.map_shared(100).expect("maps");
+    map.write(10, b"bytes");
+    assert_eq!(get(&OsEnv::new(), &path)[9..16], *b"\0bytes\0");
+    // This one has no place at all for the bytes of its files.
+    let proc = OsEnv::new()
+        .open_write(Path::new("/proc/self/comm"))
+        .unwrap();
+    assert!(proc.map_shared(1).is_none());
+}
+
+#[test]
 fn paths_that_cannot_be_used_are_told_apart() {
     on_each(|env, dir| {
         let file = dir.join("file");

@@ -181,6 +181,27 @@ pub trait File: Send + Sync + fmt::Debug {
     /// Maps the first `len` bytes of an immutable file for reading. `None` where the environment
     /// does not map or the map failed: read by position then.
     fn map(&self, len: u64) -> Option<Slice>;
+
+    /// Maps the first `len` bytes of this file, which was opened for writing and holds them all,
+    /// each written before, to be written through the map. `None` where the environment has no
+    /// such maps, where storing into one could fail for lack of room, or where the map failed:
+    /// write by position then. Nobody may cut the file while the map is there.
+    fn map_shared(&self, len: u64) -> Option<Box<dyn SharedMap>> {
+        let _ = len;
+        None
+    }
+}
+
+/// The front of a file, to be written without a call to the system.
+pub trait SharedMap: Send + Sync + fmt::Debug {
+    /// Writes `bytes` at `pos`. On return they are the file's: they are what a read by position
+    /// finds, and they survive the end of the process. Nothing of them is durable, not even after
+    /// a [`sync`](File::sync).
+    ///
+    /// # Panics
+    ///
+    /// If they reach beyond the map.
+    fn write(&mut self, pos: u64, bytes: &[u8]);
 }
 
 /// What a path names.

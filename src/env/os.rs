@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::{Env, File, JoinHandle, LockGuard, Metadata};
+use super::{Env, File, JoinHandle, LockGuard, Metadata, SharedMap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::slice::{Backing, Slice};
 use crate::sync::{Arc, thread};
@@ -272,6 +272,34 @@ impl File for OsFile {
         let mapped = map_file(&self.file, len).ok()?;
         Some(Slice::part_of(Arc::new(Mapped(mapped)), 0..len))
     }
+
+    fn map_shared(&self, len: u64) -> Option<Box<dyn SharedMap>> {
+        let len = usize::try_from(len).ok().filter(|&len| len > 0)?;
+        let len_stored = usize::try_from(self.file.metadata().ok()?.len()).ok()?;
+        if len_stored < len || !overwrites_in_place(&self.file) {
+            return None;
+        }
+        let mapped = map_file_shared(&self.file, len).ok()?;
+        Some(Box::new(SharedMapped(mapped)))
+    }
+}
+
+/// True if the file lies where a page that was written once has its place for good. Elsewhere
+/// (Btrfs, ZFS, a network) a page is written to a new place: a store into the map may need room
+/// that is not there, and that would be the end of the process.
+#[cfg(target_os = "linux")]
+fn overwrites_in_place(file: &fs::File) -> bool {
+    // From statfs(2): ext2 to ext4, XFS, and memory.
+    const MAGICS: [u64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
+    rustix::fs::fstatfs(file)
+        .ok()
+        .and_then(|found| u64::try_from(found.f_type).ok())
+        .is_some_and(|magic| MAGICS.contains(&magic))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn overwrites_in_place(_file: &fs::File) -> bool {
+    false
 }
 
 #[expect(
@@ -284,6 +312,28 @@ fn map_file(file: &fs::File, len: usize) -> io::Result<memmap2::Mmap> {
     // cut by this crate, only unlinked, which leaves the mapping whole; the store's lock keeps
     // other processes of this crate out. The caller has checked that the file holds `len` bytes.
     unsafe { options.len(len).map(file) }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a mapping is sound only while nobody else changes the file"
+)]
+fn map_file_shared(file: &fs::File, len: usize) -> io::Result<memmap2::MmapMut> {
+    let mut options = memmap2::MmapOptions::new();
+    // SAFETY: `File::map_shared` is for a file that this process alone writes, through the one map
+    // and under the store's lock, and that nobody cuts; the caller has checked that it holds `len`
+    // bytes. The map is written by `&mut self`, and never read.
+    unsafe { options.len(len).map_mut(file) }
+}
+
+#[derive(Debug)]
+struct SharedMapped(memmap2::MmapMut);
+
+impl SharedMap for SharedMapped {
+    fn write(&mut self, pos: u64, bytes: &[u8]) {
+        let pos = usize::try_from(pos).expect("a position within the map");
+        self.0[pos..pos + bytes.len()].copy_from_slice(bytes);
+    }
 }
 
 struct Mapped(memmap2::Mmap);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::disk::NodeId;
 use super::state::State;
 use super::{Access, Shared};
-use crate::env::File;
+use crate::env::{File, SharedMap};
 use crate::error::{Error, Result};
 use crate::slice::Slice;
 use crate::sync::Arc;
@@ -72,6 +72,50 @@ impl File for SimFile {
     /// Never maps, so that every read can fail.
     fn map(&self, _len: u64) -> Option<Slice> {
         None
+    }
+
+    /// One read, by which it can fail.
+    fn map_shared(&self, len: u64) -> Option<Box<dyn SharedMap>> {
+        let mut state = self.shared.state.lock();
+        self.check_writable().ok()?;
+        let len_stored = state.read().ok()?.file(self.id).visible.len();
+        if len == 0 || len_stored < len {
+            return None;
+        }
+        state.hold(self.id);
+        Some(Box::new(SimMap {
+            file: Self {
+                shared: Arc::clone(&self.shared),
+                id: self.id,
+                path: self.path.clone(),
+                access: self.access,
+            },
+            len,
+        }))
+    }
+}
+
+/// Writes into a file's front, which is there already.
+#[derive(Debug)]
+struct SimMap {
+    file: SimFile,
+    len: u64,
+}
+
+impl SharedMap for SimMap {
+    fn write(&mut self, pos: u64, bytes: &[u8]) {
+        let end = pos.checked_add(bytes.len() as u64);
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{} bytes at {pos} of a map of {}",
+            bytes.len(),
+            self.len
+        );
+        self.file
+            .shared
+            .state
+            .lock()
+            .store(self.file.id, pos, bytes);
     }
 }
 

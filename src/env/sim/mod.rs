@@ -41,8 +41,9 @@ pub use self::image::SimImage;
 /// the order of the calls. Threads are real ones.
 ///
 /// Every call that changes the disk (creating, writing, syncing, cutting, renaming, linking,
-/// removing) is one *mutating I/O*; their indices start at zero. Opening, reading and looking up
-/// are *reads*, with indices of their own.
+/// removing) is one *mutating I/O*; their indices start at zero. A store into a shared map is one
+/// too, but never fails. Opening, mapping, reading and looking up are *reads*, with indices of
+/// their own.
 ///
 /// Relative paths start at the root, which always exists.
 ///

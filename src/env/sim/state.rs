@@ -86,12 +86,17 @@ impl State {
     /// The start of one mutating I/O.
     fn begin(&mut self) -> io::Result<Verdict> {
         self.faults.check_running()?;
+        self.note_change();
+        Ok(self.faults.mutate(self.seed))
+    }
+
+    /// Records the disk from before a change, and lets the time pass that it takes.
+    fn note_change(&mut self) {
         if self.is_recording {
             let image = self.capture();
             self.recorded.push((self.faults.io_count, image));
         }
         self.monotonic += TICK;
-        Ok(self.faults.mutate(self.seed))
     }
 
     /// One mutating I/O that happens wholly or not at all.
@@ -142,6 +147,19 @@ impl State {
         }
         self.disk.write(id, pos, &bytes[..fits])?;
         Err(io::ErrorKind::StorageFull.into())
+    }
+
+    /// One store into a map: a mutating I/O that no fault reaches, and nothing once the machine
+    /// has stopped.
+    pub(super) fn store(&mut self, id: NodeId, pos: u64, bytes: &[u8]) {
+        if self.faults.check_running().is_err() {
+            return;
+        }
+        self.note_change();
+        self.faults.io_count += 1;
+        // Within the file, which nobody cuts: it has the room.
+        let stored = self.disk.write(id, pos, bytes);
+        stored.expect("a map is no longer than its file");
     }
 
     pub(super) fn set_len(&mut self, id: NodeId, len: u64) -> io::Result<()> {

@@ -294,6 +294,54 @@ fn a_failed_sync_gives_the_bytes_up_for_ever() {
 }
 
 #[test]
+fn stores_into_a_map_are_steps_without_errors() {
+    let env = SimEnv::new(1);
+    env.set_file_bytes(path("a"), vec![b'o'; 3 * SECTOR]);
+    let file = env.open_write(path("a")).unwrap();
+    let mut map = file.map_shared(3 * SECTOR as u64).unwrap();
+    env.record(true);
+    let first = env.io_count();
+    map.write(0, &[b'n'; 3 * SECTOR]);
+    map.write(0, b"N");
+    assert_eq!(env.io_count(), first + 2);
+    env.record(false);
+    let images = env.take_recorded();
+    assert_eq!(images.len(), 2);
+    let fronts = images
+        .iter()
+        .map(|(_, image)| image.file_bytes(path("a")).unwrap()[0]);
+    assert_eq!(fronts.collect::<Vec<_>>(), *b"on");
+    // A kill keeps all of it, a power loss any sectors.
+    let image = env.capture();
+    let kept = bytes(&image.crash(CrashPolicy::Kill, 1), "a");
+    assert_eq!((kept[0], &kept[1..]), (b'N', &[b'n'; 3 * SECTOR - 1][..]));
+    let mut seen = BTreeSet::new();
+    for seed in 0..200 {
+        let found = bytes(&image.crash(CrashPolicy::Subset(50), seed), "a");
+        seen.insert(found.chunks(SECTOR).map(|it| it[0]).collect::<Vec<_>>());
+    }
+    assert_eq!(seen.len(), 3 * 2 * 2, "{seen:?}");
+
+    // No fault reaches a store, no full or read-only disk.
+    env.set_fault(FaultPlan::starting(env.io_count(), FaultKind::Eio));
+    env.set_capacity(Some(0));
+    env.set_read_only(true);
+    map.write(1, b"!");
+    assert_eq!(env.fault_count(), 0);
+    env.set_read_only(false);
+    assert_eq!(&bytes(&env, "a")[..3], b"N!n");
+    env.clear_faults();
+    env.stop_at(env.io_count());
+    map.write(1, b"?");
+    env.clear_faults();
+    assert_eq!(&bytes(&env, "a")[..3], b"N!n");
+    // To map is a read, and may fail.
+    env.set_read_fault(env.read_count());
+    assert!(file.map_shared(1).is_none());
+    assert!(file.map_shared(1).is_some());
+}
+
+#[test]
 fn faults_do_what_their_kind_says() {
     let run = |kind, at: u64| {
         let env = SimEnv::new(3);
