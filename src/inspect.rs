@@ -8,8 +8,8 @@ use crate::changelog::file_inspect as changelog;
 use crate::env::{Env, read_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{
-    Kind, Lsn, SEGMENT_HEADER_LEN, SEGMENT_MAGIC, Segment, SegmentFile, SegmentHeader, peek_header,
-    read_segment, recover,
+    Kind, Lsn, Record, SEGMENT_HEADER_LEN, SEGMENT_MAGIC, Segment, SegmentFile, SegmentHeader,
+    Stage, peek_header, read_segment, recover,
 };
 use crate::key::ValueKind;
 use crate::listing::{Excerpt, Listing};
@@ -53,6 +53,7 @@ pub fn wal_mode(dir: impl AsRef<Path>, options: &Options) -> Result<Wal> {
         MANIFEST_KIND,
         id,
         &[segment],
+        None,
         end,
         &mut |_, _, payload| {
             for change in VersionEdit::decode(payload)?.changes {
@@ -67,7 +68,8 @@ pub fn wal_mode(dir: impl AsRef<Path>, options: &Options) -> Result<Wal> {
 }
 
 /// Prints what a file of a store or of a changelog holds, in lines for people: a table, a segment
-/// of a write-ahead log, a manifest, CURRENT, a changelog's segment, INDEX or CHANGELOG.
+/// of a write-ahead log or its stage, a manifest, CURRENT, a changelog's segment, INDEX or
+/// CHANGELOG.
 ///
 /// What the file is, its content tells. Journals (logs and manifests) are printed up to their last
 /// valid record, with where that is, up to where the journal is known to have been durable, and
@@ -246,6 +248,9 @@ fn list_segment(env: &dyn Env, path: &Path, out: &mut Listing<'_>) -> Result<()>
             path.display()
         )));
     };
+    if header.kind == wal::STAGE_KIND {
+        return list_stage(env, path, &header, out);
+    }
     out.line(format_args!(
         "{}, journal {:016x}, segment {}: begins at position {}, was durable up to {} then",
         kind_name(header.kind),
@@ -258,18 +263,88 @@ fn list_segment(env: &dyn Env, path: &Path, out: &mut Listing<'_>) -> Result<()>
     let neighbours = Neighbours::look(env, path, &header);
     let mut lister = PayloadLister::new(header.kind);
     for record in segment.records(neighbours.limit) {
-        let (byte, start, end) = (byte_of(&header, record.start), record.start, record.end);
-        out.line(format_args!(
-            "record at byte {byte}: positions {start} to {end}, durable up to {} then, payload of \
-             {} bytes",
-            record.durable,
-            record.payload.len()
-        ))?;
-        lister
-            .list(record.payload, out)
-            .map_err(|error| error.context(format_args!("{} at {byte}", path.display())))?;
+        list_record(path, &header, &record, &mut lister, out)?;
+    }
+    let end = segment.end(neighbours.limit);
+    if let Some(stage) = stage_beside(env, path, &header) {
+        let staged = stage.end(end, neighbours.limit);
+        if staged > end {
+            let name = wal::STAGE_NAME;
+            out.line(format_args!("goes on in {name}, up to position {staged}"))?;
+        }
     }
     list_end(&segment, &header, &neighbours, out)
+}
+
+fn list_record(
+    path: &Path,
+    header: &SegmentHeader,
+    record: &Record<'_>,
+    lister: &mut PayloadLister,
+    out: &mut Listing<'_>,
+) -> Result<()> {
+    let (byte, start, end) = (byte_of(header, record.start), record.start, record.end);
+    out.line(format_args!(
+        "record at byte {byte}: positions {start} to {end}, durable up to {} then, payload of {} \
+         bytes",
+        record.durable,
+        record.payload.len()
+    ))?;
+    lister
+        .list(record.payload, out)
+        .map_err(|error| error.context(format_args!("{} at {byte}", path.display())))
+}
+
+/// The stage of the log that a segment is of, if it is there, good, and goes on with this one.
+fn stage_beside(env: &dyn Env, path: &Path, own: &SegmentHeader) -> Option<Stage> {
+    if own.kind != wal::KIND {
+        return None;
+    }
+    let path = path.with_file_name(wal::STAGE_NAME);
+    let read = Stage::read(env, &path, wal::STAGE_KIND, wal::KIND, own.journal_id);
+    let stage = read.ok().flatten()?;
+    (stage.segment() == own.segment).then_some(stage)
+}
+
+/// Prints what the stage of a write-ahead log has beyond the segment that it goes on with.
+fn list_stage(
+    env: &dyn Env,
+    path: &Path,
+    header: &SegmentHeader,
+    out: &mut Listing<'_>,
+) -> Result<()> {
+    out.line(format_args!(
+        "stage of a write-ahead log, journal {:016x}, segment {}: a window that begins at position \
+         {}, the log was durable up to {} then",
+        header.journal_id, header.segment, header.base, header.durable
+    ))?;
+    let Some(stage) = Stage::read(env, path, wal::STAGE_KIND, wal::KIND, header.journal_id)? else {
+        return Ok(());
+    };
+    let name = wal::segment_name(header.segment);
+    let beside = path.with_file_name(&name);
+    let (kind, id) = (wal::KIND, header.journal_id);
+    let (from, limit) = match read_segment(env, &beside, kind, id, header.segment) {
+        Ok(segment) => {
+            let limit = segment.header().map_or(Lsn(u64::MAX), |own| {
+                Neighbours::look(env, &beside, own).limit
+            });
+            let end = segment.end(limit);
+            out.line(format_args!("{name} has the records up to position {end}"))?;
+            (end, limit)
+        }
+        Err(error) => {
+            let from = header.base;
+            out.line(format_args!("cannot tell where its records end: {error}"))?;
+            (from, Lsn(u64::MAX))
+        }
+    };
+    let mut lister = PayloadLister::new(wal::KIND);
+    for record in stage.records(from, limit) {
+        list_record(path, header, &record, &mut lister, out)?;
+    }
+    let end = stage.end(from, limit);
+    out.line(format_args!("valid end: position {end}"))
 }
 
 /// Prints where the segment ends, and fails if it was durable beyond that.

@@ -38,6 +38,7 @@ bugs! {
     WalFirstNameSyncSkipped
     WalNameSyncSkipped
     WalPreparedNameSyncSkipped
+    WalStageNotWrittenBeforeSync
     WalSyncSkipped
     WriteAcknowledgedBeforeSync
     // Steps in the wrong order.
@@ -49,6 +50,7 @@ bugs! {
     TablesRemovedBeforeEdit
     TablesRemovedWhileRead
     WalRemovedBeforeEdit
+    WalStageBegunBeforeWrite
     // Errors and damage taken lightly.
     BlockChecksumIgnored
     ChangelogFailedAppendKept
@@ -58,6 +60,13 @@ bugs! {
     JournalBadRecordPassed
     JournalChecksumIgnored
     UnsyncedTailNotRewritten
+    WalStageDroppedByFailedWrite
+    WalStageGapPassed
+    WalStageIgnored
+    WalStageNotMovedByRecovery
+    WalStageNumberReused
+    WalStageOutlivesSegment
+    WalStageTellsNothing
     // What a reader sees.
     AbortedWritesRead
     AbortedWritesReadOffByOne

@@ -514,3 +514,52 @@ fn each_command_explains_itself() {
     assert_eq!(run(&[]).status.code(), Some(2));
     assert_eq!(run(&["frobnicate"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_stage_is_dumped_by_itself_and_with_its_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/log-v2/map");
+    for path in files(golden, "") {
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let stage = dir.path().join("WAL-STAGE");
+    let stage = stage.to_str().unwrap();
+    let segments = files(dir.path(), ".wal");
+    let segment = segments.last().unwrap();
+    let name = segment.file_name().unwrap().to_str().unwrap();
+
+    let of_segment = ok(&["dump", segment.to_str().unwrap()]);
+    let end = |text: &str, before: &str| {
+        let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("{text}"));
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+        digits.unwrap().parse::<u64>().unwrap()
+    };
+    let staged = end(&of_segment, "goes on in WAL-STAGE, up to position ");
+    let written = end(&of_segment, "(position ");
+    assert!(written < staged, "{of_segment}");
+
+    let of_stage = ok(&["dump", stage]);
+    assert!(
+        of_stage.starts_with("stage of a write-ahead log"),
+        "{of_stage}"
+    );
+    let has = format!("{name} has the records up to position ");
+    assert_eq!(end(&of_stage, &has), written, "{of_stage}");
+    assert_eq!(end(&of_stage, "valid end: position "), staged, "{of_stage}");
+    assert!(of_stage.contains("record at byte "), "{of_stage}");
+    assert!(of_stage.contains("stone-0"), "{of_stage}");
+
+    fs::remove_file(segment).unwrap();
+    let alone = ok(&["dump", stage]);
+    assert!(
+        alone.contains("cannot tell where its records end"),
+        "{alone}"
+    );
+    // One that is damaged, or of a log that ended before, has nothing.
+    fs::copy(dir.path().join("CURRENT"), segment).unwrap();
+    let beside = ok(&["dump", stage]);
+    assert!(
+        beside.contains("has the records up to position 0"),
+        "{beside}"
+    );
+}

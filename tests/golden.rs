@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A task's position has a version of its own. Version 2, of a task with a timestamped store, has a
-//! folder beside the others, which `make_golden_position` makes.
+//! folder beside the others, which `make_golden_position` makes. So has version 2 of the segments
+//! of a write-ahead log, with records in its stage, which `make_golden_log` makes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -25,7 +26,10 @@ use siltstone::{
     Runtime, RuntimeOptions, Strategy, WriteBatch,
 };
 
-const FORMATS: [&str; 1] = ["v1"];
+/// Formats that there are maps of. There are tasks of the first.
+const MAP_FORMATS: [&str; 2] = ["v1", LOG];
+/// The write-ahead log has segments of version 2, and a stage.
+const LOG: &str = "log-v2";
 /// A version that no reader knows.
 const NEWER: u32 = 7_007;
 
@@ -33,8 +37,9 @@ const KEYSPACES: [(&str, Compression); 2] = [("raw", Compression::None), ("lz4",
 const STORES: [&str; 2] = ["counts", "totals"];
 
 fn golden(format: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    root.join("tests/golden").join(format)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(format)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -227,7 +232,7 @@ fn read_task(dir: &Path, read_mode: ReadMode, how: How) -> Result<()> {
 
 #[test]
 fn golden_maps_hold_what_was_written() {
-    for format in FORMATS {
+    for format in MAP_FORMATS {
         for read_mode in [ReadMode::Mapped, ReadMode::Positional] {
             let dir = copy_of(format);
             read_map(dir.path(), read_mode).unwrap();
@@ -239,7 +244,7 @@ fn golden_maps_hold_what_was_written() {
 
 #[test]
 fn golden_maps_take_writes() {
-    for format in FORMATS {
+    for format in MAP_FORMATS {
         let dir = copy_of(format);
         let (db, keyspaces) = open_map(dir.path(), ReadMode::Mapped).unwrap();
         for keyspace in &keyspaces {
@@ -259,7 +264,7 @@ fn golden_maps_change_their_strategy_and_back() {
         runs_max: 3,
         ratio: 2,
     };
-    for format in FORMATS {
+    for format in MAP_FORMATS {
         let dir = copy_of(format);
         for strategy in [lazy, Strategy::Leveled, lazy] {
             let runtime = Runtime::new(RuntimeOptions::new().threads(0)).unwrap();
@@ -293,19 +298,16 @@ fn golden_maps_change_their_strategy_and_back() {
 
 #[test]
 fn golden_tasks_hold_what_was_committed() {
-    for format in FORMATS {
-        for read_mode in [ReadMode::Mapped, ReadMode::Positional] {
-            let dir = copy_of(format);
-            read_task(dir.path(), read_mode, How::Tail).unwrap();
-            read_task(dir.path(), read_mode, How::UpToDate).unwrap();
-            fs::remove_dir_all(dir.path().join("task")).unwrap();
-            read_task(dir.path(), read_mode, How::Full).unwrap();
-        }
+    for read_mode in [ReadMode::Mapped, ReadMode::Positional] {
+        let dir = copy_of("v1");
+        read_task(dir.path(), read_mode, How::Tail).unwrap();
+        read_task(dir.path(), read_mode, How::UpToDate).unwrap();
+        fs::remove_dir_all(dir.path().join("task")).unwrap();
+        read_task(dir.path(), read_mode, How::Full).unwrap();
     }
 }
 
-// The position of version 2: a task with a timestamped store.
-
+/// A task with a timestamped store.
 const POSITION: &str = "position-v2";
 const VISITS: u64 = 50;
 const VISITS_IN_TABLES: u64 = 30;
@@ -394,7 +396,7 @@ fn set_version(bytes: &mut [u8], at: usize, checked: std::ops::Range<usize>, id:
     let (end, now) = (checked.end, |bytes: &[u8]| {
         checksum(id, pos, &bytes[checked.clone()]).to_le_bytes()
     });
-    assert_eq!(bytes[at..at + 4], 1_u32.to_le_bytes());
+    assert!(matches!(bytes[at..at + 4], [1 | 2, 0, 0, 0]));
     assert_eq!(bytes[end..end + 4], now(bytes), "the checksum of today");
     bytes[at..at + 4].copy_from_slice(&NEWER.to_le_bytes());
     let now = now(bytes);
@@ -443,23 +445,25 @@ fn files(dir: &Path, start: &str, end: &str) -> Vec<PathBuf> {
 #[test]
 fn a_newer_version_is_refused_by_name() {
     type Change = fn(&mut [u8]);
-    let kinds: [(&str, &str, &str, Change); 9] = [
-        ("map", "CURRENT", "", newer_current),
-        ("map", "MANIFEST-", "", newer_journal),
-        ("map", "", ".wal", newer_journal),
-        ("map", "", ".sst", newer_table),
-        ("task", "", ".sst", newer_table),
-        ("changelog", "CHANGELOG", "", newer_sealed),
-        ("changelog", "INDEX", "", newer_sealed),
-        ("changelog", "", ".log", newer_journal),
-        ("changelog", "", ".base", newer_journal),
+    let kinds: [(&str, &str, &str, &str, Change); 11] = [
+        ("v1", "map", "CURRENT", "", newer_current),
+        ("v1", "map", "MANIFEST-", "", newer_journal),
+        ("v1", "map", "", ".wal", newer_journal),
+        (LOG, "map", "", ".wal", newer_journal),
+        (LOG, "map", "WAL-STAGE", "", newer_journal),
+        ("v1", "map", "", ".sst", newer_table),
+        ("v1", "task", "", ".sst", newer_table),
+        ("v1", "changelog", "CHANGELOG", "", newer_sealed),
+        ("v1", "changelog", "INDEX", "", newer_sealed),
+        ("v1", "changelog", "", ".log", newer_journal),
+        ("v1", "changelog", "", ".base", newer_journal),
     ];
-    for (folder, start, end, change) in kinds {
-        let count = files(&golden("v1").join(folder), start, end).len();
+    for (format, folder, start, end, change) in kinds {
+        let count = files(&golden(format).join(folder), start, end).len();
         assert!(count > 0, "{folder} has no {start}*{end}");
         // The first and the last of the kind.
         for index in [0, count - 1] {
-            let dir = copy_of("v1");
+            let dir = copy_of(format);
             let file = &files(&dir.path().join(folder), start, end)[index];
             let mut bytes = fs::read(file).unwrap();
             change(&mut bytes);
@@ -495,6 +499,9 @@ fn make_map(dir: &Path) {
                 }
             }
             db.write(batch, Durability::Buffered).unwrap();
+            if step == STEPS - 1 && number == KEYS / 2 {
+                db.sync().unwrap();
+            }
         }
         match step {
             0 => {
@@ -502,9 +509,10 @@ fn make_map(dir: &Path) {
                     keyspace.compact().unwrap();
                 }
             }
-            // The last step stays in the write-ahead log.
             1 | 2 => db.flush().unwrap(),
-            _ => db.sync().unwrap(),
+            // The last step stays in the write-ahead log, the end of it in the stage: the store is
+            // not closed.
+            _ => {}
         }
     }
     let stats = db.stats().unwrap();
@@ -538,23 +546,43 @@ fn make_task(dir: &Path) {
 /// Makes a new folder, if the environment names one; existing ones are left alone.
 #[test]
 fn make_golden() {
-    let Some(dir) = std::env::var_os("SILTSTONE_MAKE_GOLDEN") else {
-        return;
-    };
+    if let Some(dir) = new_golden() {
+        make_map(&dir);
+        make_task(&dir);
+    }
+}
+
+/// The folder to make, which is not there yet, if the environment names one.
+fn new_golden() -> Option<PathBuf> {
+    let dir = std::env::var_os("SILTSTONE_MAKE_GOLDEN")?;
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     assert!(!dir.exists(), "{} is there already", dir.display());
-    make_map(&dir);
-    make_task(&dir);
+    Some(dir)
+}
+
+/// The same for a log of version 2.
+#[test]
+fn make_golden_log() {
+    if let Some(dir) = new_golden() {
+        make_map(&dir);
+    }
+}
+
+#[test]
+fn the_golden_log_has_records_that_are_in_its_stage_alone() {
+    let dir = copy_of(LOG);
+    fs::remove_file(dir.path().join("map/WAL-STAGE")).unwrap();
+    let (db, keyspaces) = open_map(dir.path(), ReadMode::Mapped).unwrap();
+    for keyspace in &keyspaces {
+        assert_ne!(keyspace.entries().unwrap().count(), expected_map().len());
+    }
+    db.close().unwrap();
 }
 
 /// The same for a position of version 2.
 #[test]
 fn make_golden_position() {
-    let Some(dir) = std::env::var_os("SILTSTONE_MAKE_GOLDEN") else {
-        return;
-    };
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
-    assert!(!dir.exists(), "{} is there already", dir.display());
+    let Some(dir) = new_golden() else { return };
     let (mut task, visits, last) = open_visits(&dir).unwrap();
     for number in 0..VISITS {
         match visit(number) {

@@ -251,7 +251,9 @@ impl Db {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` without a write-ahead log; `Poisoned`, `Closed`.
+    /// `InvalidArgument` without a write-ahead log; `Io` if the log could not be written (a full
+    /// disk, say): all of it is as safe as before, and a later call may succeed; `Poisoned`,
+    /// `Closed`.
     pub fn sync(&self) -> Result<()> {
         self.inner().sync()
     }

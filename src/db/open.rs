@@ -25,6 +25,8 @@ use super::view::{KeyspaceView, View};
 
 /// Bytes of a log segment at most; smaller where the whole log is to be small.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the log's stage; smaller where segments are small.
+const STAGE_BYTES_MAX: u64 = 64 << 10;
 
 /// Numbers open stores within the process.
 static INSTANCES: ProcessCounter = ProcessCounter::new();
@@ -233,7 +235,7 @@ impl Opened {
     /// Removes a log that was switched off by a store that died before its files were gone.
     fn remove_old_wal(&self, options: &Options, tables: &TableStore) -> Result<()> {
         let config = wal_config(options, tables, self.state.wal_id);
-        if !wal::has_segments(&config)? {
+        if !wal::has_files(&config)? {
             return Ok(());
         }
         wal::remove_all(&config)
@@ -374,11 +376,13 @@ fn begin_wal(options: &Options, tables: &TableStore, wal_id: u64) -> Result<wal:
 }
 
 fn wal_config(options: &Options, tables: &TableStore, journal_id: u64) -> wal::Config {
+    let segment_bytes_max = SEGMENT_BYTES_MAX.min(options.wal_bytes_max / 4);
     wal::Config {
         env: Arc::clone(&tables.env),
         dir: tables.dir.clone(),
         journal_id,
-        segment_bytes_max: SEGMENT_BYTES_MAX.min(options.wal_bytes_max / 4),
+        segment_bytes_max,
+        stage_bytes: STAGE_BYTES_MAX.min(segment_bytes_max / 4),
     }
 }
 

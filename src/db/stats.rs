@@ -104,7 +104,7 @@ pub struct LevelStats {
 pub struct Stats {
     /// Keys and values of all writes.
     pub user_bytes: u64,
-    /// Written to the write-ahead log.
+    /// Written to the write-ahead log, each record once, and to make its stage.
     pub wal_bytes: u64,
     /// Written to the manifest and to CURRENT.
     pub manifest_bytes: u64,

@@ -488,7 +488,10 @@ fn a_failed_sync_poisons_until_reopened() {
     a.put("before", "1").unwrap();
     store.db.sync().unwrap();
     a.put("after", "1").unwrap();
+    // A failed write is none: what is staged stays so.
     env.set_fault(FaultPlan::once(env.io_count(), FaultKind::Eio));
+    assert_eq!(store.db.sync().unwrap_err().kind(), ErrorKind::Io);
+    env.set_fault(FaultPlan::once(env.io_count() + 1, FaultKind::Eio));
     assert_eq!(store.db.sync().unwrap_err().kind(), ErrorKind::Poisoned);
     assert_eq!(a.put("k", "v").unwrap_err().kind(), ErrorKind::Poisoned);
     assert_eq!(store.db.flush().unwrap_err().kind(), ErrorKind::Poisoned);
@@ -508,13 +511,25 @@ fn writing_goes_on_after_a_full_disk() {
     let a = store.keyspace("a");
     a.put("before", "1").unwrap();
     env.set_capacity(Some(0));
+    let is_full = |error: Error| {
+        let is_full = error.io_kind() == Some(std::io::ErrorKind::StorageFull);
+        assert!(is_full, "{error}");
+    };
+    // The log's stage has its room already, which ends some time.
+    let mut expected = vec![b"after".to_vec(), b"before".to_vec()];
+    loop {
+        let key = format!("staged {:03}", expected.len());
+        match a.put(&key, vec![0; 50]) {
+            Ok(()) => expected.push(key.into_bytes()),
+            Err(error) => break is_full(error),
+        }
+    }
+    assert!((10..90).contains(&expected.len()), "{}", expected.len());
     for _ in 0..3 {
-        let error = a.put("lost", vec![0; 100]).unwrap_err();
-        assert_eq!(
-            error.io_kind(),
-            Some(std::io::ErrorKind::StorageFull),
-            "{error}"
-        );
+        is_full(a.put("lost", vec![0; 50]).unwrap_err());
+        let mut batch = WriteBatch::new();
+        batch.put(&a, "lost", "1").unwrap();
+        is_full(store.db.write(batch, Durability::Synced).unwrap_err());
         assert!(store.db.flush().is_err());
     }
     assert_eq!(a.get("before").unwrap().unwrap(), b"1");
@@ -525,7 +540,7 @@ fn writing_goes_on_after_a_full_disk() {
     drop(a);
     let store = store.reopen(false);
     let keys: Vec<_> = contents(&store.keyspace("a")).into_keys().collect();
-    assert_eq!(keys, [b"after".to_vec(), b"before".to_vec()]);
+    assert_eq!(keys, expected);
 }
 
 #[test]

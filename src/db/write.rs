@@ -47,6 +47,7 @@ struct Pending {
     batch: WriteBatch,
     /// Bytes taken from the budget, to be adopted by memtables or given back.
     bytes: usize,
+    durability: Durability,
 }
 
 /// What a commit tells its writer.
@@ -72,7 +73,11 @@ impl DbInner {
         self.hold_back(bytes);
         let urgent = || self.request_commit();
         self.runtime.take_memory(&self.account, bytes, &urgent)?;
-        let committed = self.enter(Pending { batch, bytes })?;
+        let committed = self.enter(Pending {
+            batch,
+            bytes,
+            durability,
+        })?;
         self.sync_if(durability, Some(committed))?;
         self.retry_flush_if_due();
         Ok(())
@@ -87,7 +92,13 @@ impl DbInner {
         }
         let bytes = self.check_batch(&batch)?;
         self.account.take_anyway(bytes);
-        self.enter(Pending { batch, bytes }).map(drop)
+        let durability = Durability::Buffered;
+        self.enter(Pending {
+            batch,
+            bytes,
+            durability,
+        })
+        .map(drop)
     }
 
     /// Makes every write that was committed before this call durable.
@@ -252,7 +263,11 @@ impl DbInner {
         self.health.check_write()?;
         let mut holders = std::mem::take(&mut state.holders);
         holders.clear();
+        let mut durability = Durability::Buffered;
         for pending in group.iter_mut() {
+            if pending.durability == Durability::Synced {
+                durability = Durability::Synced;
+            }
             let first = SeqNo(state.last_seqno.0 + 1);
             let last = SeqNo(state.last_seqno.0 + pending.batch.len() as u64);
             assert!(
@@ -276,10 +291,10 @@ impl DbInner {
         }
         let result = match (&self.wal, &*group) {
             (None, _) => Ok(crate::journal::Lsn(0)),
-            (Some(wal), [only]) => wal.append(&[only.batch.payload()], &holders),
+            (Some(wal), [only]) => wal.append(&[only.batch.payload()], &holders, durability),
             (Some(wal), group) => {
                 let payloads: Vec<&[u8]> = group.iter().map(|it| it.batch.payload()).collect();
-                wal.append(&payloads, &holders)
+                wal.append(&payloads, &holders, durability)
             }
         };
         state.holders = holders;

@@ -130,6 +130,7 @@ fn header(segment: u64, base: Lsn, durable: Lsn) -> SegmentHeader {
         segment,
         base,
         durable,
+        has_stage: false,
     }
 }
 
@@ -171,11 +172,11 @@ fn recover_twice(env: &SimEnv, segments: u64) -> Option<Vec<Vec<u8>>> {
             Ok(())
         };
         let recovered =
-            journals::recover(env, KIND, JOURNAL_ID, files, Lsn::ZERO, &mut visit).ok()?;
+            journals::recover(env, KIND, JOURNAL_ID, files, None, Lsn::ZERO, &mut visit).ok()?;
         Some((recovered, payloads))
     };
     let (recovered, payloads) = read(&files)?;
-    journals::cut(env, Path::new("/"), &files, &recovered).expect("nothing fails");
+    journals::cut(env, Path::new("/"), &files, None, &recovered).expect("nothing fails");
     let left: Vec<_> = files
         .into_iter()
         .filter(|file| env.metadata(&file.path).is_ok())

@@ -5,6 +5,9 @@
 //! journal of several segments ends after a crash, and [`cut`] makes that its end on disk. The
 //! layout is told in `docs/format.md`, section "Journal".
 //!
+//! The last records of a journal may be in a [`Stage`] before they are in their segment: a window
+//! onto it, whose records are those of the segment to the byte.
+//!
 //! A position in a journal is an [`Lsn`]. Each record tells the position up to which the journal
 //! was durable when the record was written. So damage to bytes that were durable is told from
 //! the torn tail that a power loss leaves: the one is an error, the other is cut.
@@ -20,7 +23,9 @@ use crate::checksum::crc32_at;
 use crate::coding::Decoder;
 use crate::error::{Error, Result};
 
-pub(crate) use reader::{Segment, peek_header, read_header, read_segment};
+#[cfg(feature = "cli")]
+pub(crate) use reader::Record;
+pub(crate) use reader::{Segment, Stage, peek_header, read_header, read_segment};
 pub(crate) use recovery::{Recovered, SegmentFile, cut, recover};
 pub(crate) use writer::Writer;
 
@@ -34,6 +39,8 @@ const MAGIC: [u8; 4] = *b"SILT";
 #[cfg(feature = "cli")]
 pub(crate) const SEGMENT_MAGIC: [u8; 4] = MAGIC;
 const FORMAT_VERSION: u32 = 1;
+/// The same, of a segment whose last records may be in a stage.
+const FORMAT_VERSION_WITH_STAGE: u32 = 2;
 
 const SEGMENT_CRC_POS: usize = 4 + 4 + 4 + 8 + 8 + 8 + 8;
 /// Length of the header at the front of each segment file.
@@ -81,14 +88,21 @@ pub(crate) struct SegmentHeader {
     pub(crate) base: Lsn,
     /// Position up to which the journal was durable when the segment was begun.
     pub(crate) durable: Lsn,
+    /// True if its last records may be in a stage, so that who knows of none must not read it.
+    pub(crate) has_stage: bool,
 }
 
 impl SegmentHeader {
-    fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
+        let version = if self.has_stage {
+            FORMAT_VERSION_WITH_STAGE
+        } else {
+            FORMAT_VERSION
+        };
         let mut out = Vec::with_capacity(SEGMENT_HEADER_LEN);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&self.kind);
-        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&self.journal_id.to_le_bytes());
         out.extend_from_slice(&self.segment.to_le_bytes());
         out.extend_from_slice(&self.base.0.to_le_bytes());
@@ -124,9 +138,10 @@ impl SegmentHeader {
         if !whole {
             return Ok(None);
         }
-        if version != FORMAT_VERSION {
+        if !matches!(version, FORMAT_VERSION | FORMAT_VERSION_WITH_STAGE) {
             return Err(Error::unsupported(format!(
-                "journal format {version}, this build reads {FORMAT_VERSION}"
+                "journal format {version}, this build reads {FORMAT_VERSION} and \
+                 {FORMAT_VERSION_WITH_STAGE}"
             )));
         }
         Ok(Some(Self {
@@ -135,6 +150,7 @@ impl SegmentHeader {
             segment,
             base,
             durable,
+            has_stage: version == FORMAT_VERSION_WITH_STAGE,
         }))
     }
 

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::env::{Env, read_file};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::planted::{Bug, planted};
 
 use super::{
@@ -94,6 +94,89 @@ fn checked_header(
     Ok(header)
 }
 
+/// What a journal keeps of its last segment in a file of its own, laid out as a segment is: a
+/// window onto that segment, which its header names, from the header's base on.
+///
+/// What lies in it below the end of the segment's own records tells nothing new, and may be
+/// anything.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    header: SegmentHeader,
+    window: Segment,
+}
+
+impl Stage {
+    /// Reads the stage at `path`, which has the kind `stage_kind`, of a journal of the kind `kind`.
+    /// `None` if there is no such file, or its header is torn: then it holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Corruption` if the file is of another journal or kind; `Unsupported` if it has another
+    /// format version; `Io`.
+    pub(crate) fn read(
+        env: &dyn Env,
+        path: &Path,
+        stage_kind: Kind,
+        kind: Kind,
+        journal_id: u64,
+    ) -> Result<Option<Self>> {
+        let bytes = match read_file(env, path, SEGMENT_LEN_MAX) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let header =
+            SegmentHeader::decode(&bytes).map_err(|error| error.context(path.display()))?;
+        let Some(header) = header else {
+            return Ok(None);
+        };
+        header.check(stage_kind, journal_id, header.segment, path)?;
+        let window = Segment {
+            path: path.to_path_buf(),
+            // The records are the segment's.
+            place: Place::new(kind, journal_id, header.segment),
+            header: Some(header),
+            bytes,
+        };
+        Ok(Some(Self { header, window }))
+    }
+
+    /// The segment that the stage goes on with.
+    pub(crate) fn segment(&self) -> u64 {
+        self.header.segment
+    }
+
+    /// The valid records from `at` on, where the segment has none, that end at or before `limit`.
+    /// None if the window begins behind `at`.
+    pub(crate) fn records(&self, at: Lsn, limit: Lsn) -> Records<'_> {
+        let at = if planted(Bug::WalStageGapPassed) {
+            at.max(self.header.base)
+        } else {
+            at
+        };
+        self.window.records_from(at, limit)
+    }
+
+    /// The position behind the last record of [`records`](Self::records).
+    #[cfg(feature = "cli")]
+    pub(crate) fn end(&self, at: Lsn, limit: Lsn) -> Lsn {
+        let mut records = self.records(at, limit);
+        records.by_ref().for_each(drop);
+        records.at
+    }
+
+    /// The bytes of the records between two positions in the window.
+    pub(crate) fn bytes(&self, from: Lsn, to: Lsn) -> &[u8] {
+        let rest = self.window.bytes_from(from);
+        let len = usize::try_from(to.0 - from.0).unwrap_or(usize::MAX);
+        &rest[..len.min(rest.len())]
+    }
+
+    /// The highest durable position that the header or any record of the window tells of.
+    pub(crate) fn told_durable(&self) -> Lsn {
+        self.window.told_durable(self.header.base)
+    }
+}
+
 impl Segment {
     /// The segment's header, or `None` if it is torn.
     pub(crate) fn header(&self) -> Option<&SegmentHeader> {
@@ -112,19 +195,32 @@ impl Segment {
     /// The valid records in sequence from the base on that end at or before `limit`. None if the
     /// header is torn.
     pub(crate) fn records(&self, limit: Lsn) -> Records<'_> {
-        let (at, rest) = match &self.header {
-            Some(header) => (header.base, &self.bytes[SEGMENT_HEADER_LEN..]),
-            None => (Lsn::ZERO, &[][..]),
-        };
+        let at = self.header.map_or(Lsn::ZERO, |header| header.base);
+        self.records_from(at, limit)
+    }
+
+    /// The same from the position `at` on.
+    pub(super) fn records_from(&self, at: Lsn, limit: Lsn) -> Records<'_> {
         Records {
             place: self.place,
             at,
             limit,
-            rest,
+            rest: self.bytes_from(at),
         }
     }
 
+    /// The bytes from the position `at` on; none where the file has no such position.
+    fn bytes_from(&self, at: Lsn) -> &[u8] {
+        let Some(header) = &self.header else {
+            return &[];
+        };
+        let pos = at.0.checked_sub(header.base.0);
+        let pos = pos.and_then(|pos| usize::try_from(pos).ok()?.checked_add(SEGMENT_HEADER_LEN));
+        pos.and_then(|pos| self.bytes.get(pos..)).unwrap_or(&[])
+    }
+
     /// The position behind the last record of [`records`](Self::records).
+    #[cfg(feature = "cli")]
     pub(crate) fn end(&self, limit: Lsn) -> Lsn {
         let mut records = self.records(limit);
         records.by_ref().for_each(drop);

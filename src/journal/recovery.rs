@@ -4,7 +4,7 @@ use crate::env::{Env, File};
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
 
-use super::reader::{Segment, read_header, read_segment};
+use super::reader::{Record, Segment, Stage, read_header, read_segment};
 use super::{Kind, Lsn, SEGMENT_HEADER_LEN, SegmentHeader};
 
 const REWRITE_CHUNK_BYTES: usize = 256 << 10;
@@ -32,7 +32,11 @@ pub(crate) struct Span {
 impl Span {
     /// Length of the file up to the end of the last record that counts.
     fn valid_len(&self) -> u64 {
-        SEGMENT_HEADER_LEN as u64 + (self.end.0 - self.base.0)
+        self.len_up_to(self.end)
+    }
+
+    fn len_up_to(&self, position: Lsn) -> u64 {
+        SEGMENT_HEADER_LEN as u64 + (position.0 - self.base.0)
     }
 }
 
@@ -58,11 +62,15 @@ pub(crate) struct Recovered {
     pub(crate) spans: Vec<Option<Span>>,
     /// What has to go; `None` if nothing has to.
     pub(crate) cut: Option<Cut>,
+    /// Positions of the records that count but are in the stage alone: from, up to, in order.
+    pub(crate) staged: Vec<(Lsn, Lsn)>,
 }
 
 /// Decides where the journal of `segments`, given by rising number, ends, and then calls `visit`
 /// with the index of the segment, the position behind the record and the payload, for each record
 /// that counts, in order. Changes nothing on disk: see [`cut`].
+///
+/// `stage` is what the journal keeps of a segment's last records in another file, if it does.
 ///
 /// The journal is valid up to the first bad record. A segment counts up to the base of the next
 /// one; if its valid records end before that, the journal ends there. A segment with a torn
@@ -80,6 +88,7 @@ pub(crate) fn recover(
     kind: Kind,
     journal_id: u64,
     segments: &[SegmentFile],
+    stage: Option<&Stage>,
     floor: Lsn,
     visit: Visit<'_>,
 ) -> Result<Recovered> {
@@ -88,6 +97,7 @@ pub(crate) fn recover(
         kind,
         id: journal_id,
         segments,
+        stage,
     };
     let headers = journal.headers()?;
     let recovered = journal.plan(&headers, floor)?;
@@ -95,14 +105,57 @@ pub(crate) fn recover(
     Ok(recovered)
 }
 
+/// The records that count of a segment and of the stage that goes on with it.
+///
+/// At each position it is the one that is in the file, else the one that is staged, for a power
+/// loss may have taken any part of either. So all that counts stays the same while recovery adds
+/// to the file what was staged alone, wherever a crash ends that.
+struct Records<'a> {
+    segment: &'a Segment,
+    stage: Option<&'a Stage>,
+    at: Lsn,
+    limit: Lsn,
+}
+
+impl<'a> Iterator for Records<'a> {
+    /// The record, and whether it is staged alone.
+    type Item = (Record<'a>, bool);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let in_file = self.segment.records_from(self.at, self.limit).next();
+        let found = in_file.map(|record| (record, false)).or_else(|| {
+            let staged = self.stage?.records(self.at, self.limit).next();
+            staged.map(|record| (record, true))
+        })?;
+        self.at = found.0.end;
+        Some(found)
+    }
+}
+
 struct Journal<'a> {
     env: &'a dyn Env,
     kind: Kind,
     id: u64,
     segments: &'a [SegmentFile],
+    stage: Option<&'a Stage>,
 }
 
 impl Journal<'_> {
+    /// The stage, if it goes on with the segment of that index.
+    fn stage_of(&self, index: usize) -> Option<&Stage> {
+        self.stage
+            .filter(|stage| stage.segment() == self.segments[index].number)
+    }
+
+    fn records<'b>(&'b self, index: usize, segment: &'b Segment, limit: Lsn) -> Records<'b> {
+        Records {
+            segment,
+            stage: self.stage_of(index),
+            at: segment.header().map_or(Lsn::ZERO, |header| header.base),
+            limit,
+        }
+    }
+
     fn headers(&self) -> Result<Vec<Option<SegmentHeader>>> {
         let mut headers: Vec<Option<SegmentHeader>> = Vec::with_capacity(self.segments.len());
         let mut base = Lsn::ZERO;
@@ -150,9 +203,15 @@ impl Journal<'_> {
             .map_or(Lsn::ZERO, |header| header.base);
         let mut end = start;
         let mut told = floor;
+        if let Some(stage) = self.stage
+            && !planted(Bug::WalStageTellsNothing)
+        {
+            told = told.max(stage.told_durable());
+        }
         let mut open = true;
         let mut keep = 0;
         let mut spans = Vec::new();
+        let mut staged = Vec::new();
         let mut file_len = 0;
         for index in 0..self.segments.len() {
             let segment = self.read(index)?;
@@ -166,7 +225,16 @@ impl Journal<'_> {
             };
             open = open && header.base == end;
             if open {
-                end = segment.end(Self::limit(headers, index));
+                for (record, is_staged) in
+                    self.records(index, &segment, Self::limit(headers, index))
+                {
+                    end = record.end;
+                    match staged.last_mut() {
+                        _ if !is_staged => {}
+                        Some((_, to)) if *to == record.start => *to = record.end,
+                        _ => staged.push((record.start, record.end)),
+                    }
+                }
                 let span = Span {
                     base: header.base,
                     end,
@@ -184,7 +252,7 @@ impl Journal<'_> {
         let whole = keep == self.segments.len()
             && spans
                 .last()
-                .is_none_or(|last| last.is_none_or(|span| span.file_len == file_len));
+                .is_none_or(|last| last.is_none_or(|span| span.file_len <= file_len));
         let cut = (!whole).then_some(Cut { keep, file_len });
         Ok(Recovered {
             start,
@@ -192,6 +260,7 @@ impl Journal<'_> {
             durable: told,
             spans,
             cut,
+            staged,
         })
     }
 
@@ -240,7 +309,8 @@ impl Journal<'_> {
             };
             let segment = self.read(index)?;
             let mut end = span.base;
-            for record in segment.records(Self::limit(headers, index).min(span.end)) {
+            let limit = Self::limit(headers, index).min(span.end);
+            for (record, _) in self.records(index, &segment, limit) {
                 visit(index, record.end, record.payload)?;
                 end = record.end;
             }
@@ -269,12 +339,14 @@ fn check_first(segment: &Segment, start: Lsn) -> Result<()> {
 }
 
 /// Makes what [`recover`] decided the state on disk: removes the segments that do not count,
-/// newest first, cuts the last that does, and makes the accepted records and names durable, for
-/// a kill may have left them unsynced. May be repeated after a crash at any point.
+/// newest first, cuts the last that does, writes the records of the stage into their segment, and
+/// makes the accepted records and names durable, for a kill may have left them unsynced. May be
+/// repeated after a crash at any point: the stage itself stays as it is.
 pub(crate) fn cut(
     env: &dyn Env,
     dir: &Path,
     segments: &[SegmentFile],
+    stage: Option<&Stage>,
     recovered: &Recovered,
 ) -> Result<()> {
     let keep = recovered.spans.len();
@@ -288,10 +360,17 @@ pub(crate) fn cut(
         if let Some(cut) = recovered.cut.filter(|cut| cut.keep == index + 1) {
             handle.set_len(cut.file_len)?;
         }
-        if let Some(span) = span
-            && !planted(Bug::UnsyncedTailNotRewritten)
-        {
-            rewrite_unsynced(&*handle, *span, recovered.durable)?;
+        if let Some(span) = span {
+            if let Some(stage) = stage.filter(|stage| stage.segment() == file.number)
+                && !planted(Bug::WalStageNotMovedByRecovery)
+            {
+                for (from, to) in &recovered.staged {
+                    handle.write_all_at(span.len_up_to(*from), stage.bytes(*from, *to))?;
+                }
+            }
+            if !planted(Bug::UnsyncedTailNotRewritten) {
+                rewrite_unsynced(&*handle, *span, recovered.durable)?;
+            }
         }
         if !planted(Bug::WalCutSyncSkipped) {
             handle.sync()?;

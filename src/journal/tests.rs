@@ -35,6 +35,7 @@ fn writer(env: &SimEnv, segment: u64, base: Lsn, durable: Lsn) -> Writer {
         segment,
         base,
         durable,
+        has_stage: false,
     };
     Writer::create(env, &path(segment), header).unwrap()
 }
@@ -50,11 +51,19 @@ fn append(writer: &mut Writer, number: u8, durable: Lsn) -> Lsn {
 
 fn recover_from(env: &SimEnv, floor: Lsn) -> Result<(Vec<u8>, Recovered)> {
     let mut numbers = Vec::new();
-    let recovered = recover(env, KIND, ID, &files(env), floor, &mut |_, _, bytes| {
-        assert_eq!(bytes, payload(bytes[0]));
-        numbers.push(bytes[0]);
-        Ok(())
-    })?;
+    let recovered = recover(
+        env,
+        KIND,
+        ID,
+        &files(env),
+        None,
+        floor,
+        &mut |_, _, bytes| {
+            assert_eq!(bytes, payload(bytes[0]));
+            numbers.push(bytes[0]);
+            Ok(())
+        },
+    )?;
     Ok((numbers, recovered))
 }
 
@@ -88,6 +97,7 @@ fn records_come_back_in_order_over_segments() {
         KIND,
         ID,
         &files(&env),
+        None,
         ends[5],
         &mut |index, end, bytes| {
             visited.push((index, end, bytes[0]));
@@ -229,7 +239,7 @@ fn a_later_segment_behind_a_gap_is_dropped() {
     let (numbers, recovered) = recover_from(&env, ends[1]).unwrap();
     assert_eq!(numbers, [1, 2]);
     assert_eq!(recovered.cut.unwrap().keep, 1);
-    cut(&env, Path::new("."), &files(&env), &recovered).unwrap();
+    cut(&env, Path::new("."), &files(&env), None, &recovered).unwrap();
     assert_eq!(env.file_bytes(&path(2)), None);
     let (numbers, again) = recover_from(&env, ends[1]).unwrap();
     assert_eq!((numbers, again.end, again.cut), (vec![1, 2], ends[1], None));
@@ -315,6 +325,7 @@ fn files_of_other_journals_are_named() {
             segment,
             base: ends[2],
             durable: Lsn::ZERO,
+            has_stage: false,
         };
         env.set_file_bytes(&path(2), header.encode());
         assert_eq!(
@@ -324,7 +335,7 @@ fn files_of_other_journals_are_named() {
     }
     let (env, _) = two_segments();
     edit(&env, 2, |bytes| {
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = crc32_at(ID, 2, &[&bytes[..SEGMENT_CRC_POS]]);
         bytes[SEGMENT_CRC_POS..SEGMENT_HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
     });
@@ -420,7 +431,7 @@ fn a_crash_anywhere_in_the_cut_changes_nothing_that_counts() {
     let (numbers, recovered) = recover_from(&env, Lsn::ZERO).unwrap();
     assert_eq!((numbers.len(), recovered.cut.unwrap().keep), (5, 2));
     env.record(true);
-    cut(&env, Path::new("."), &files(&env), &recovered).unwrap();
+    cut(&env, Path::new("."), &files(&env), None, &recovered).unwrap();
     env.record(false);
     let mut images: Vec<_> = env
         .take_recorded()
@@ -433,7 +444,7 @@ fn a_crash_anywhere_in_the_cut_changes_nothing_that_counts() {
             let crashed = image.crash(*policy, 3);
             let (numbers, recovered) = recover_from(&crashed, Lsn::ZERO).unwrap();
             assert_eq!(numbers, [1, 2, 3, 4, 5], "I/O {at}, {policy:?}");
-            cut(&crashed, Path::new("."), &files(&crashed), &recovered).unwrap();
+            cut(&crashed, Path::new("."), &files(&crashed), None, &recovered).unwrap();
             assert_eq!(recover_from(&crashed, Lsn::ZERO).unwrap().1.cut, None);
         }
     }
@@ -451,7 +462,7 @@ fn bytes_that_a_failed_sync_gave_up_are_written_again() {
     let killed = env.capture().crash(CrashPolicy::Kill, 1);
     let (numbers, recovered) = recover_from(&killed, Lsn::ZERO).unwrap();
     assert_eq!(numbers, [1]);
-    cut(&killed, Path::new("."), &files(&killed), &recovered).unwrap();
+    cut(&killed, Path::new("."), &files(&killed), None, &recovered).unwrap();
     let lost = killed.capture().crash(CrashPolicy::MaxLoss, 1);
     assert_eq!(recover_from(&lost, end).unwrap().0, [1]);
 }

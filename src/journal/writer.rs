@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use crate::env::{Env, File};
 use crate::error::{Error, ErrorKind, Result};
+use crate::planted::{Bug, planted};
 use crate::sync::Arc;
 
 use super::{
@@ -19,8 +20,11 @@ pub(crate) struct Writer {
     path: PathBuf,
     place: Place,
     base: Lsn,
+    /// Up to here the records are in the file.
+    written: Lsn,
     end: Lsn,
     broken: bool,
+    /// The records from `written` up to `end`: those that are staged.
     buffer: Vec<u8>,
 }
 
@@ -54,6 +58,7 @@ impl Writer {
             path: path.to_path_buf(),
             place: Place::new(header.kind, header.journal_id, header.segment),
             base: header.base,
+            written: header.base,
             end: header.base,
             broken: false,
             buffer: Vec::new(),
@@ -61,6 +66,7 @@ impl Writer {
     }
 
     /// Appends one record a payload, all in one write, and returns the position behind the last.
+    /// What is staged is written before.
     ///
     /// `durable` is the position up to which the journal is known to be durable. After a failed
     /// write none of the records counts and the writer is broken: begin the next segment with
@@ -69,24 +75,18 @@ impl Writer {
     /// # Errors
     ///
     /// `Io`; and `InvalidArgument`, which breaks nothing, if a payload or the segment would be
-    /// too long.
+    /// too long. The errors of [`flush`](Self::flush), which break nothing either.
     pub(crate) fn append(&mut self, payloads: &[&[u8]], durable: Lsn) -> Result<Lsn> {
-        assert!(
-            durable <= self.end,
-            "durable up to {durable}, written up to {}",
-            self.end
-        );
         if self.broken {
             return Err(Error::new(
                 ErrorKind::Io,
                 format!("append to {} after a failed append", self.path.display()),
             ));
         }
+        self.flush()?;
         let end = self.encode(payloads, durable)?;
         let result = self.file.write_all_at(self.len(), &self.buffer);
-        if self.buffer.capacity() > BUFFER_BYTES_MAX {
-            self.buffer = Vec::new();
-        }
+        self.empty_buffer();
         if let Err(error) = result {
             self.broken = true;
             // Spares a reader the failed records where it works; the next segment's base makes
@@ -94,12 +94,59 @@ impl Writer {
             let _ = self.file.set_len(self.len());
             return Err(error);
         }
+        self.written = end;
         self.end = end;
         Ok(end)
     }
 
-    /// Encodes the records into the buffer and returns the position behind them.
+    /// Appends one record a payload without writing them, and returns their bytes, which follow
+    /// those staged before: the caller keeps them where they outlive the process, until
+    /// [`flush`](Self::flush) has written them.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if a payload or the segment would be too long.
+    pub(crate) fn stage(&mut self, payloads: &[&[u8]], durable: Lsn) -> Result<&[u8]> {
+        assert!(!self.broken, "records staged behind a failed append");
+        let staged = self.buffer.len();
+        self.end = self.encode(payloads, durable)?;
+        Ok(&self.buffer[staged..])
+    }
+
+    /// Writes what is staged into the file, in one write.
+    ///
+    /// # Errors
+    ///
+    /// `Io`: all of it is still staged, and the next call tries again. It writes the same bytes
+    /// to the same place, so it does not matter how many of them this one has written.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let pos = self.len_up_to(self.written);
+        let result = self.file.write_all_at(pos, &self.buffer);
+        if result.is_err() && !planted(Bug::WalStageDroppedByFailedWrite) {
+            return result;
+        }
+        self.empty_buffer();
+        self.written = self.end;
+        result
+    }
+
+    fn empty_buffer(&mut self) {
+        self.buffer.clear();
+        if self.buffer.capacity() > BUFFER_BYTES_MAX {
+            self.buffer = Vec::new();
+        }
+    }
+
+    /// Encodes the records behind those in the buffer and returns the position behind them.
     fn encode(&mut self, payloads: &[&[u8]], durable: Lsn) -> Result<Lsn> {
+        assert!(
+            durable <= self.written,
+            "durable up to {durable}, written up to {}",
+            self.written
+        );
         let added = records_len(payloads);
         let longest = payloads
             .iter()
@@ -112,7 +159,6 @@ impl Writer {
                 self.path.display()
             )));
         }
-        self.buffer.clear();
         self.buffer.reserve(usize::try_from(added).unwrap_or(0));
         let mut at = self.end;
         for payload in payloads {
@@ -125,7 +171,7 @@ impl Writer {
                 &mut self.buffer,
             );
             self.buffer.extend_from_slice(payload);
-            at = Lsn(self.end.0 + self.buffer.len() as u64);
+            at = Lsn(self.written.0 + self.buffer.len() as u64);
         }
         Ok(at)
     }
@@ -135,14 +181,23 @@ impl Writer {
         self.base
     }
 
-    /// The position behind the last append that succeeded.
+    /// The position behind the last append that succeeded, staged or written.
     pub(crate) fn end(&self) -> Lsn {
         self.end
     }
 
+    /// The position up to which the records are in the file.
+    pub(crate) fn written(&self) -> Lsn {
+        self.written
+    }
+
     /// Bytes of the file up to [`end`](Self::end).
     pub(crate) fn len(&self) -> u64 {
-        SEGMENT_HEADER_LEN as u64 + (self.end.0 - self.base.0)
+        self.len_up_to(self.end)
+    }
+
+    fn len_up_to(&self, position: Lsn) -> u64 {
+        SEGMENT_HEADER_LEN as u64 + (position.0 - self.base.0)
     }
 
     /// True after an append failed.

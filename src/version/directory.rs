@@ -89,6 +89,7 @@ pub(super) struct Listing {
     pub(super) manifests: Vec<u64>,
     pub(super) tables: Vec<u64>,
     wal_segments: Vec<u64>,
+    wal_stage: bool,
     foreign: Vec<String>,
 }
 
@@ -120,6 +121,8 @@ impl Listing {
             self.manifests.push(number);
         } else if let Some(number) = wal::segment_number(&name) {
             self.wal_segments.push(number);
+        } else if name == wal::STAGE_NAME {
+            self.wal_stage = true;
         } else if name != LOCK_NAME {
             self.foreign.push(name);
         }
@@ -135,7 +138,8 @@ impl Listing {
     }
 
     /// Without CURRENT there may only be what a creation makes before it: the first manifest with
-    /// the first state and nothing behind it, and a write-ahead log without records.
+    /// the first state and nothing behind it, and a write-ahead log without records, which has no
+    /// stage either.
     fn check_leftovers(&self, env: &dyn Env, dir: &Path) -> Result<()> {
         let mut found = self.tables.first().copied().map(table_name);
         for &number in &self.manifests {
@@ -143,6 +147,9 @@ impl Listing {
             if number != FIRST_MANIFEST || holds_edits(env, &path)? {
                 found = found.or(Some(manifest_name(number)));
             }
+        }
+        if self.wal_stage {
+            found = found.or(Some(wal::STAGE_NAME.to_owned()));
         }
         for name in self.wal_segments.iter().copied().map(wal::segment_name) {
             if env.metadata(&dir.join(&name))?.len > SEGMENT_HEADER_LEN as u64 {
@@ -179,10 +186,10 @@ mod tests {
             "18446744073709551615.sst",
             "a.wal",
         ];
-        for name in ours
-            .iter()
-            .chain(&others)
-            .chain(&["LOCK", "CURRENT", "CURRENT.tmp"])
+        for name in
+            ours.iter()
+                .chain(&others)
+                .chain(&["LOCK", "CURRENT", "CURRENT.tmp", "WAL-STAGE"])
         {
             listing.add((*name).to_owned());
         }
@@ -192,6 +199,6 @@ mod tests {
             (vec![2], vec![3])
         );
         assert_eq!(listing.foreign, others);
-        assert!(listing.current && listing.current_tmp);
+        assert!(listing.current && listing.current_tmp && listing.wal_stage);
     }
 }

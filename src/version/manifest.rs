@@ -346,6 +346,7 @@ impl Manifest {
             segment: number,
             base: Lsn::ZERO,
             durable: Lsn::ZERO,
+            has_stage: false,
         };
         let mut writer = Writer::create(env, &dir.join(manifest_name(number)), header)?;
         writer.append(&[&state.to_edit().encode()], Lsn::ZERO)?;
@@ -409,6 +410,7 @@ fn replay(store: &TableStore, current: &Current) -> Result<(State, Lsn)> {
         KIND,
         current.manifest_id,
         &[segment],
+        None,
         current.manifest_end,
         &mut |_, end, payload| {
             VersionEdit::decode(payload)

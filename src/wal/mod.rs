@@ -2,11 +2,14 @@
 //!
 //! [`Wal::open`] replays what is there and begins a new segment, never appending to an old one.
 //! [`Wal::append`] hands commits to the operating system, [`Wal::sync_to`] makes them durable.
+//! Those that are not to be durable at once go through the stage, a small file that is mapped into
+//! memory: storing into it is handing over, too, and many commits then take one write.
 //! A segment goes once every keyspace with writes in it has flushed them: [`Wal::retirable`]
 //! tells which segment is the first that is still needed, the caller records it in the manifest,
 //! and [`Wal::remove_before`] removes the files. See `docs/format.md`, section "Write-ahead log".
 
 mod recovery;
+mod stage;
 mod state;
 
 use std::collections::BTreeMap;
@@ -16,12 +19,16 @@ use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Kind, Lsn};
 use crate::key::SeqNo;
+use crate::options::Durability;
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 use state::{Prepared, State};
 
-pub(crate) use recovery::{Visit, has_segments, remove_all};
+pub(crate) use recovery::{Visit, has_files, remove_all};
+#[cfg(feature = "cli")]
+pub(crate) use stage::STAGE_KIND;
+pub(crate) use stage::STAGE_NAME;
 
 pub(crate) const KIND: Kind = *b"WAL\0";
 const SUFFIX: &str = ".wal";
@@ -46,11 +53,17 @@ pub(crate) struct Config {
     pub(crate) journal_id: u64,
     /// A segment above this length is followed by the next.
     pub(crate) segment_bytes_max: u64,
+    /// Length of the stage; 0 for none.
+    pub(crate) stage_bytes: u64,
 }
 
 impl Config {
     fn path(&self, number: u64) -> PathBuf {
         self.dir.join(segment_name(number))
+    }
+
+    fn stage_path(&self) -> PathBuf {
+        self.dir.join(STAGE_NAME)
     }
 }
 
@@ -134,22 +147,30 @@ impl Wal {
         }
     }
 
-    /// Appends one record a batch, in one write, and returns the position behind the last.
+    /// Appends one record a batch, all together, and returns the position behind the last.
     /// `holders` are the keyspaces that the batches write, each with its newest write.
     ///
     /// On return the records are with the operating system: they survive a kill of the process,
-    /// but a power loss only after [`sync_to`](Self::sync_to).
+    /// but a power loss only after [`sync_to`](Self::sync_to). For that, they have to be in the
+    /// segment, so that those which are to be `Synced` are written into it at once: a sync cannot
+    /// fail then for lack of room.
     ///
     /// # Errors
     ///
-    /// `Io` if the write failed, or the creation of the next segment: nothing was appended, and
+    /// `Io` if a write failed, or the creation of the next segment: nothing was appended, and
     /// a later call may succeed. If the process dies before that, and not even the removal of
     /// the failed bytes worked, the next open may find the batches nevertheless. `Poisoned`
     /// after a failed sync. `InvalidArgument` if the batches are too long.
-    pub(crate) fn append(&self, batches: &[&[u8]], holders: &[(u32, SeqNo)]) -> Result<Lsn> {
+    pub(crate) fn append(
+        &self,
+        batches: &[&[u8]],
+        holders: &[(u32, SeqNo)],
+        durability: Durability,
+    ) -> Result<Lsn> {
+        let durable = self.durable();
         self.state
             .lock()
-            .append(&self.config, batches, holders, self.durable())
+            .append(&self.config, batches, holders, durable, durability)
     }
 
     /// Makes the log durable at least up to `lsn`. Returns at once where it is already.
@@ -157,6 +178,8 @@ impl Wal {
     /// # Errors
     ///
     /// `Poisoned` if the sync failed, or one before it: what was not yet durable may be lost.
+    /// `Io` if records that were staged could not be written: they are as safe as before, and a
+    /// later call may succeed. Not if those up to `lsn` were appended to be `Synced`.
     pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
         if self.durable() >= lsn || planted(Bug::WriteAcknowledgedBeforeSync) {
             return Ok(());
@@ -165,24 +188,27 @@ impl Wal {
         if self.durable() >= lsn {
             return Ok(());
         }
-        let end = self.sync_all()?;
+        let end = self.sync_all(lsn)?;
         assert!(lsn <= end, "sync to {lsn}, written up to {end}");
         Ok(())
     }
 
-    /// Syncs everything and returns the end of the log, which the caller may record as a floor.
+    /// Syncs everything, removes the stage, and returns the end of the log, which the caller may
+    /// record as a floor. Nothing may be appended afterwards.
     ///
     /// # Errors
     ///
     /// As [`sync_to`](Self::sync_to).
     pub(crate) fn close(&self) -> Result<Lsn> {
         let _syncing = self.syncing.lock();
-        self.sync_all()
+        let end = self.sync_all(self.end())?;
+        self.state.lock().remove_stage(&self.config);
+        Ok(end)
     }
 
-    /// Syncs what is there and publishes the end. Only under `syncing`.
-    fn sync_all(&self) -> Result<Lsn> {
-        let job = self.state.lock().sync_job()?;
+    /// Syncs what is there, at least up to `lsn`, and publishes the end. Only under `syncing`.
+    fn sync_all(&self, lsn: Lsn) -> Result<Lsn> {
+        let job = self.state.lock().sync_job(lsn)?;
         let mut result = job.run(&self.config);
         if planted(Bug::FailedSyncRetried) && result.is_err() {
             result = job.run(&self.config);
@@ -293,12 +319,13 @@ impl Wal {
         self.state.lock().end()
     }
 
-    /// Length of all segment files that are still needed.
+    /// Length of all segment files that are still needed, with what is staged of them.
     pub(crate) fn bytes(&self) -> u64 {
         self.state.lock().bytes()
     }
 
-    /// Bytes written since the log was opened.
+    /// Bytes written since the log was opened, each record once, however it came into its segment,
+    /// and the stage once.
     pub(crate) fn bytes_written(&self) -> u64 {
         self.state.lock().bytes_written()
     }

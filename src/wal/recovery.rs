@@ -2,11 +2,12 @@ use std::path::PathBuf;
 
 use crate::env::Env;
 use crate::error::Result;
-use crate::journal::{self, Lsn, Recovered, SegmentFile, SegmentHeader, Writer};
+use crate::journal::{self, Lsn, Recovered, SegmentFile, SegmentHeader, Stage, Writer};
 use crate::planted::{Bug, planted};
 
+use super::stage::STAGE_KIND;
 use super::state::{Live, State};
-use super::{Config, Holders, KIND, missing, segment_name, segment_number};
+use super::{Config, Holders, KIND, STAGE_NAME, missing, segment_name, segment_number};
 
 /// Takes a payload, in order, and notes the keyspaces that still need it.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &mut Holders) -> Result<()>;
@@ -17,6 +18,9 @@ pub(crate) struct Replay {
     /// Segments before the first needed one, which a crash left behind.
     leftovers: Vec<SegmentFile>,
     segments: Vec<SegmentFile>,
+    has_stage: bool,
+    /// What is in the stage; nothing where its header is torn.
+    stage: Option<Stage>,
     recovered: Recovered,
     /// For each segment.
     holders: Vec<Holders>,
@@ -37,8 +41,21 @@ pub(crate) fn replay(
     floor: Lsn,
     visit: Visit<'_>,
 ) -> Result<Replay> {
-    let all = list(config)?;
-    let number_max = all.last().map_or(0, |file| file.number).max(first_needed);
+    let (all, has_stage) = list(config)?;
+    let (env, id) = (&*config.env, config.journal_id);
+    let stage = if has_stage && !planted(Bug::WalStageIgnored) {
+        Stage::read(env, &config.stage_path(), STAGE_KIND, KIND, id)?
+    } else {
+        None
+    };
+    let mut number_max = all.last().map_or(0, |file| file.number).max(first_needed);
+    if let Some(stage) = &stage
+        && !planted(Bug::WalStageNumberReused)
+    {
+        // A power loss may have taken the name of its segment. Another one of that number could
+        // take its records for its own, for the removal of the stage may be lost as well.
+        number_max = number_max.max(stage.segment());
+    }
     let (leftovers, segments): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|file| file.number < first_needed);
     let first = segments.first().map_or(0, |file| file.number);
@@ -50,10 +67,11 @@ pub(crate) fn replay(
     }
     let mut holders = vec![Holders::default(); segments.len()];
     let recovered = journal::recover(
-        &*config.env,
+        env,
         KIND,
-        config.journal_id,
+        id,
         &segments,
+        stage.as_ref(),
         floor,
         &mut |index, _, payload| visit(payload, &mut holders[index]),
     )?;
@@ -75,14 +93,16 @@ pub(crate) fn replay(
     Ok(Replay {
         leftovers,
         segments,
+        has_stage,
+        stage,
         recovered,
         holders,
         number_max,
     })
 }
 
-/// The segment files in the directory, by number.
-fn list(config: &Config) -> Result<Vec<SegmentFile>> {
+/// The segment files in the directory, by number, and whether the stage is there.
+fn list(config: &Config) -> Result<(Vec<SegmentFile>, bool)> {
     let names = config.env.list_dir(&config.dir)?;
     let numbers = names.iter().filter_map(|name| segment_number(name));
     let file = |number| SegmentFile {
@@ -91,7 +111,7 @@ fn list(config: &Config) -> Result<Vec<SegmentFile>> {
     };
     let mut files: Vec<_> = numbers.map(file).collect();
     files.sort_by_key(|file| file.number);
-    Ok(files)
+    Ok((files, names.iter().any(|name| name == STAGE_NAME)))
 }
 
 pub(super) fn open(
@@ -103,21 +123,31 @@ pub(super) fn open(
     let mut replay = replay(config, first_needed, floor, visit)?;
     let env = &*config.env;
     let end = replay.end();
-    journal::cut(env, &config.dir, &replay.segments, &replay.recovered)?;
+    let number = replay
+        .number_max
+        .checked_add(1)
+        .ok_or_else(|| missing(&config.dir, "no number is left for a segment"))?;
+    let stage = replay.stage.as_ref();
+    journal::cut(env, &config.dir, &replay.segments, stage, &replay.recovered)?;
     // A recovered segment is never appended to: its file may hold, beyond a cut that a power
     // loss undid, records with the positions of new ones.
-    let number = replay.number_max + 1;
     let header = SegmentHeader {
         kind: KIND,
         journal_id: config.journal_id,
         segment: number,
         base: end,
         durable: end,
+        has_stage: true,
     };
     let writer = Writer::create(env, &config.path(number), header)?;
     writer.file().sync()?;
     if !planted(Bug::WalFirstNameSyncSkipped) {
         env.sync_dir(&config.dir)?;
+    }
+    if replay.has_stage {
+        // The segments have all that counts of it, and are durable. One that stays behind tells
+        // nothing new.
+        let _ = env.remove_file(&config.stage_path());
     }
     let leftovers = std::mem::take(&mut replay.leftovers).into_iter();
     Ok((
@@ -155,15 +185,20 @@ fn keep_needed(env: &dyn Env, first_needed: u64, replay: Replay) -> Vec<Live> {
     live
 }
 
-/// True if there is any segment.
-pub(crate) fn has_segments(config: &Config) -> Result<bool> {
-    Ok(!list(config)?.is_empty())
+/// True if there is any segment, or the stage.
+pub(crate) fn has_files(config: &Config) -> Result<bool> {
+    let (segments, has_stage) = list(config)?;
+    Ok(has_stage || !segments.is_empty())
 }
 
-/// Removes every segment of a log that the manifest no longer knows of, or does not know yet: to
+/// Removes every file of a log that the manifest no longer knows of, or does not know yet: to
 /// be called before a log is begun where there was none, and after one was given up.
 pub(crate) fn remove_all(config: &Config) -> Result<()> {
-    for file in list(config)? {
+    let (segments, has_stage) = list(config)?;
+    if has_stage {
+        config.env.remove_file(&config.stage_path())?;
+    }
+    for file in segments {
         config.env.remove_file(&file.path)?;
     }
     config.env.sync_dir(&config.dir)

@@ -7,9 +7,11 @@ use crate::journal::{
     Lsn, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX, SegmentHeader, Writer, records_len,
 };
 use crate::key::SeqNo;
+use crate::options::Durability;
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
 
+use super::stage::{STAGE_KIND, Staging};
 use super::{Config, Holders, KIND, poisoned};
 
 /// A segment that is still needed.
@@ -82,6 +84,7 @@ pub(super) struct State {
     /// Oldest first; never empty. The last is the writer's.
     segments: VecDeque<Live>,
     writer: Writer,
+    staging: Staging,
     prepared: Option<Prepared>,
     preparing: bool,
     next_number: u64,
@@ -101,6 +104,7 @@ impl State {
             segments,
             bytes_written: writer.len(),
             writer,
+            staging: Staging::Untried,
             prepared: None,
             preparing: false,
             next_number: number + 1,
@@ -116,16 +120,22 @@ impl State {
         batches: &[&[u8]],
         holders: &[(u32, SeqNo)],
         durable: Lsn,
+        durability: Durability,
     ) -> Result<Lsn> {
         self.check_poison()?;
-        let len = self.writer.len().saturating_add(records_len(batches));
+        let added = records_len(batches);
+        let len = self.writer.len().saturating_add(added);
         let full = self.writer.len() >= config.segment_bytes_max || len > SEGMENT_LEN_MAX;
         if self.writer.is_broken() || (full && self.writer.end() > self.writer.base()) {
             self.roll(config, durable)?;
         }
-        let before = self.writer.len();
-        let end = self.writer.append(batches, durable)?;
-        self.bytes_written += self.writer.len() - before;
+        let is_staged =
+            durability == Durability::Buffered && self.stage(config, batches, added, durable)?;
+        if !is_staged {
+            self.writer.append(batches, durable)?;
+        }
+        let end = self.writer.end();
+        self.bytes_written += added;
         let segment = self.current_mut();
         segment.end = end;
         for (keyspace, newest) in holders {
@@ -134,8 +144,54 @@ impl State {
         Ok(end)
     }
 
+    /// Appends to the stage, if there is one and the records fit: false if not. What is staged is
+    /// written where there is no more room. If that fails, all of it stays, and these records are
+    /// not appended.
+    fn stage(
+        &mut self,
+        config: &Config,
+        batches: &[&[u8]],
+        added: u64,
+        durable: Lsn,
+    ) -> Result<bool> {
+        let segment = self.current().number;
+        let was_written = self.staging.bytes_written();
+        let Some(stage) = self.staging.stage_for(config, added) else {
+            return Ok(false);
+        };
+        self.bytes_written += stage.len() - was_written;
+        let at = self.writer.end();
+        if !stage.has_room(at, added) {
+            if !planted(Bug::WalStageBegunBeforeWrite) {
+                self.writer.flush()?;
+            }
+            stage.begin(&SegmentHeader {
+                kind: STAGE_KIND,
+                journal_id: config.journal_id,
+                segment,
+                base: at,
+                durable,
+                has_stage: false,
+            });
+            self.writer.flush()?;
+        }
+        stage.keep(at, self.writer.stage(batches, durable)?);
+        Ok(true)
+    }
+
+    /// Removes the stage's file, once the segments have all that was in it.
+    pub(super) fn remove_stage(&mut self, config: &Config) {
+        assert_eq!(
+            self.writer.written(),
+            self.writer.end(),
+            "records are staged"
+        );
+        self.staging.remove(config);
+    }
+
     /// Goes on in the next segment. If that fails, the state is as before, and the number lost.
     fn roll(&mut self, config: &Config, durable: Lsn) -> Result<()> {
+        self.writer.flush()?;
         let (number, prepared) = match self.prepared.take() {
             Some(prepared) => (prepared.number, Some(prepared)),
             None => (self.take_number(), None),
@@ -146,6 +202,7 @@ impl State {
             segment: number,
             base: self.writer.end(),
             durable,
+            has_stage: true,
         };
         self.writer = if let Some(prepared) = prepared {
             Writer::begin(&*config.env, prepared.file, &prepared.path, header)?
@@ -154,6 +211,9 @@ impl State {
             self.names += 1;
             writer
         };
+        if !planted(Bug::WalStageOutlivesSegment) {
+            self.staging.end_segment();
+        }
         self.bytes_written += self.writer.len();
         self.segments
             .push_back(current(number, &self.writer, false));
@@ -177,11 +237,23 @@ impl State {
             .expect("there is always a current segment")
     }
 
-    pub(super) fn sync_job(&self) -> Result<SyncJob> {
+    /// What to sync so that the log is durable up to `lsn`, and as far beyond as it is written.
+    pub(super) fn sync_job(&mut self, lsn: Lsn) -> Result<SyncJob> {
         self.check_poison()?;
+        let skip = planted(Bug::WalStageNotWrittenBeforeSync);
+        let written = if skip { Ok(()) } else { self.writer.flush() };
+        let end = if skip {
+            self.end()
+        } else {
+            self.writer.written()
+        };
+        if end < lsn {
+            // Others staged what cannot be written is no matter to those who need no more.
+            written?;
+        }
         let unsynced = |live: &Live| live.unsynced.clone().map(|file| (live.number, file));
         Ok(SyncJob {
-            end: self.end(),
+            end,
             files: self.segments.iter().filter_map(unsynced).collect(),
             names: (self.names_synced < self.names).then_some(self.names),
         })

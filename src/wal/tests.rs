@@ -1,3 +1,4 @@
+use super::stage::STAGE_KIND;
 use super::*;
 use crate::env::sim::{CrashPolicy, FaultKind, FaultPlan, SimEnv};
 
@@ -6,13 +7,36 @@ const DIR: &str = "db";
 /// Segments this short roll after a few records.
 const SEGMENT_BYTES_MAX: u64 = 200;
 
-fn config(env: &SimEnv) -> Config {
+/// How long the files of a log are.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    segment_bytes_max: u64,
+    stage_bytes: u64,
+}
+
+/// Every record is written by itself.
+const UNSTAGED: Shape = Shape {
+    segment_bytes_max: SEGMENT_BYTES_MAX,
+    stage_bytes: 0,
+};
+/// Two or three records are staged, and longer ones never.
+const STAGED: Shape = Shape {
+    segment_bytes_max: 2 * SEGMENT_BYTES_MAX,
+    stage_bytes: 250,
+};
+
+fn config_as(env: &SimEnv, shape: Shape) -> Config {
     Config {
         env: Arc::new(env.clone()),
         dir: PathBuf::from(DIR),
         journal_id: 7,
-        segment_bytes_max: SEGMENT_BYTES_MAX,
+        segment_bytes_max: shape.segment_bytes_max,
+        stage_bytes: shape.stage_bytes,
     }
+}
+
+fn config(env: &SimEnv) -> Config {
+    config_as(env, UNSTAGED)
 }
 
 fn new_env() -> SimEnv {
@@ -30,7 +54,8 @@ fn batch(n: u32) -> Vec<u8> {
 }
 
 fn put(wal: &Wal, n: u32) -> Result<Lsn> {
-    wal.append(&[&batch(n)], &[(n % 3, SeqNo(u64::from(n)))])
+    let holders = [(n % 3, SeqNo(u64::from(n)))];
+    wal.append(&[&batch(n)], &holders, Durability::Buffered)
 }
 
 fn put_all(wal: &Wal, numbers: impl IntoIterator<Item = u32>) -> Lsn {
@@ -40,8 +65,13 @@ fn put_all(wal: &Wal, numbers: impl IntoIterator<Item = u32>) -> Lsn {
 }
 
 fn open_at(env: &SimEnv, first_needed: u64, floor: Lsn) -> Result<(Wal, Vec<u32>)> {
+    open_as(env, UNSTAGED, first_needed, floor)
+}
+
+fn open_as(env: &SimEnv, shape: Shape, first_needed: u64, floor: Lsn) -> Result<(Wal, Vec<u32>)> {
     let mut seen = Vec::new();
-    let wal = Wal::open(config(env), first_needed, floor, &mut |bytes, holders| {
+    let config = config_as(env, shape);
+    let wal = Wal::open(config, first_needed, floor, &mut |bytes, holders| {
         let n = u32::from_le_bytes(*bytes.first_chunk().unwrap());
         assert_eq!(bytes, batch(n));
         holders.add(n % 3, SeqNo(u64::from(n)));
@@ -477,14 +507,20 @@ fn work(env: &SimEnv, wal: &Wal, from: u32) -> Vec<Told> {
 }
 
 /// The batches seen are consecutive, begin no later than the flushed ones end, and reach from
-/// what was durable to what was written.
-fn check(seen: &[u32], told: &Told, what: &str) {
+/// what was durable, or where only the process died from all that was written, to what was about
+/// to be written.
+fn check(seen: &[u32], told: &Told, policy: CrashPolicy, what: &str) {
     for pair in seen.windows(2) {
         assert_eq!(pair[0] + 1, pair[1], "{what}: {seen:?}");
     }
     let last = seen.last().copied().unwrap_or(0);
+    let kept = if policy == CrashPolicy::Kill {
+        told.written
+    } else {
+        told.durable
+    };
     assert!(
-        (told.durable..=told.written + 1).contains(&last),
+        (kept..=told.written + 1).contains(&last),
         "{what}: {last} {told:?}"
     );
     if told.first_needed <= 1 && last > 0 {
@@ -494,56 +530,60 @@ fn check(seen: &[u32], told: &Told, what: &str) {
 
 #[test]
 fn a_crash_anywhere_keeps_a_prefix_with_everything_durable() {
-    let env = new_env();
-    env.record(true);
-    let (wal, _) = open(&env);
-    let all = work(&env, &wal, 1);
-    env.record(false);
-    let images = env.take_recorded();
-    assert!(images.len() > 60);
-    for (at, image) in images {
-        let told = all
-            .iter()
-            .rfind(|told| told.io <= at)
-            .copied()
-            .unwrap_or_default();
-        for policy in CrashPolicy::ALL {
-            let what = format!("I/O {at}, {policy:?}");
-            let crashed = image.crash(*policy, at);
-            // The manifest may or may not name the first segment from before.
-            let (wal, seen) = open_at(&crashed, told.first_needed, Lsn::ZERO)
-                .unwrap_or_else(|error| panic!("{what}: {error}"));
-            check(&seen, &told, &what);
-            // Everything that was replayed is durable, and the log goes on.
-            let next = seen.last().map_or(1, |last| last + 1);
-            let end = put(&wal, next).unwrap();
-            wal.sync_to(end).unwrap();
-            let again = crashed.capture().crash(CrashPolicy::MaxLoss, 2);
-            let (_, after) = open_at(&again, told.first_needed, end).unwrap();
-            assert_eq!(after, [seen, vec![next]].concat(), "{what}");
+    for shape in [UNSTAGED, STAGED] {
+        let env = new_env();
+        env.record(true);
+        let (wal, _) = open_as(&env, shape, 0, Lsn::ZERO).unwrap();
+        let all = work(&env, &wal, 1);
+        env.record(false);
+        let images = env.take_recorded();
+        assert!(images.len() > 60);
+        for (at, image) in images {
+            let told = all
+                .iter()
+                .rfind(|told| told.io <= at)
+                .copied()
+                .unwrap_or_default();
+            for policy in CrashPolicy::ALL {
+                let what = format!("{shape:?}, I/O {at}, {policy:?}");
+                let crashed = image.crash(*policy, at);
+                // The manifest may or may not name the first segment from before.
+                let (wal, seen) = open_as(&crashed, shape, told.first_needed, Lsn::ZERO)
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                check(&seen, &told, *policy, &what);
+                // Everything that was replayed is durable, and the log goes on.
+                let next = seen.last().map_or(1, |last| last + 1);
+                let end = put(&wal, next).unwrap();
+                wal.sync_to(end).unwrap();
+                let again = crashed.capture().crash(CrashPolicy::MaxLoss, 2);
+                let (_, after) = open_as(&again, shape, told.first_needed, end).unwrap();
+                assert_eq!(after, [seen, vec![next]].concat(), "{what}");
+            }
         }
     }
 }
 
 #[test]
 fn a_crash_anywhere_in_the_recovery_of_a_crash_changes_nothing() {
-    let env = new_env();
-    let (wal, _) = open(&env);
-    let all = work(&env, &wal, 1);
-    let told = all[all.len() - 1];
-    for policy in CrashPolicy::ALL {
-        let crashed = env.capture().crash(*policy, 5);
-        crashed.record(true);
-        let (_, seen) = open_at(&crashed, told.first_needed, Lsn::ZERO).unwrap();
-        crashed.record(false);
-        check(&seen, &told, "first");
-        for (at, image) in crashed.take_recorded() {
-            for second in CrashPolicy::ALL {
-                let what = format!("{policy:?}, then I/O {at}, {second:?}");
-                let again = image.crash(*second, at);
-                let (_, seen_again) = open_at(&again, told.first_needed, Lsn::ZERO)
-                    .unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert_eq!(seen_again, seen, "{what}");
+    for shape in [UNSTAGED, STAGED] {
+        let env = new_env();
+        let (wal, _) = open_as(&env, shape, 0, Lsn::ZERO).unwrap();
+        let all = work(&env, &wal, 1);
+        let told = all[all.len() - 1];
+        for policy in CrashPolicy::ALL {
+            let crashed = env.capture().crash(*policy, 5);
+            crashed.record(true);
+            let (_, seen) = open_as(&crashed, shape, told.first_needed, Lsn::ZERO).unwrap();
+            crashed.record(false);
+            check(&seen, &told, *policy, "first");
+            for (at, image) in crashed.take_recorded() {
+                for second in CrashPolicy::ALL {
+                    let what = format!("{shape:?}, {policy:?}, then I/O {at}, {second:?}");
+                    let again = image.crash(*second, at);
+                    let (_, seen_again) = open_as(&again, shape, told.first_needed, Lsn::ZERO)
+                        .unwrap_or_else(|error| panic!("{what}: {error}"));
+                    assert_eq!(seen_again, seen, "{what}");
+                }
             }
         }
     }
@@ -551,31 +591,34 @@ fn a_crash_anywhere_in_the_recovery_of_a_crash_changes_nothing() {
 
 #[test]
 fn an_error_anywhere_in_open_leaves_a_log_that_opens() {
-    let env = new_env();
-    let (wal, _) = open(&env);
-    let all = work(&env, &wal, 1);
-    let first = all[all.len() - 1].first_needed;
-    let image = env.capture();
-    let expected = open_at(&image.crash(CrashPolicy::Kill, 1), first, Lsn::ZERO)
-        .unwrap()
-        .1;
-    for kind in FaultKind::ALL {
-        for at in 0..40 {
-            let env = image.crash(CrashPolicy::Kill, 1);
-            fail_next(&env, at, *kind);
-            let result = open_at(&env, first, Lsn::ZERO);
-            env.clear_faults();
-            if let Ok((wal, seen)) = result {
-                assert_eq!(seen, expected);
-                drop(wal);
+    for shape in [UNSTAGED, STAGED] {
+        let env = new_env();
+        let (wal, _) = open_as(&env, shape, 0, Lsn::ZERO).unwrap();
+        let all = work(&env, &wal, 1);
+        let first = all[all.len() - 1].first_needed;
+        let image = env.capture();
+        let expected = open_as(&image.crash(CrashPolicy::Kill, 1), shape, first, Lsn::ZERO)
+            .unwrap()
+            .1;
+        assert_eq!(expected.last(), Some(&24));
+        for kind in FaultKind::ALL {
+            for at in 0..40 {
+                let env = image.crash(CrashPolicy::Kill, 1);
+                fail_next(&env, at, *kind);
+                let result = open_as(&env, shape, first, Lsn::ZERO);
+                env.clear_faults();
+                if let Ok((wal, seen)) = result {
+                    assert_eq!(seen, expected);
+                    drop(wal);
+                }
+                let (wal, seen) = open_as(&env, shape, first, Lsn::ZERO).unwrap();
+                assert_eq!(seen, expected, "{kind:?} at {at}");
+                let end = put(&wal, 25).unwrap();
+                wal.sync_to(end).unwrap();
+                let lost = env.capture().crash(CrashPolicy::MaxLoss, 1);
+                let (_, seen) = open_as(&lost, shape, first, end).unwrap();
+                assert_eq!(seen, [&expected[..], &[25]].concat(), "{kind:?} at {at}");
             }
-            let (wal, seen) = open_at(&env, first, Lsn::ZERO).unwrap();
-            assert_eq!(seen, expected, "{kind:?} at {at}");
-            let end = put(&wal, 25).unwrap();
-            wal.sync_to(end).unwrap();
-            let lost = env.capture().crash(CrashPolicy::MaxLoss, 1);
-            let (_, seen) = open_at(&lost, first, end).unwrap();
-            assert_eq!(seen, [&expected[..], &[25]].concat(), "{kind:?} at {at}");
         }
     }
 }
@@ -590,3 +633,5 @@ fn all_segments_can_be_removed() {
     assert_eq!(lost.list_dir(Path::new(DIR)).unwrap(), ["notes.txt"]);
     assert!(open(&lost).1.is_empty());
 }
+
+mod staged;

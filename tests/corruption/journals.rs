@@ -2,22 +2,25 @@
 //! an error, damage above it ends the log.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use siltstone::env::Env as _;
 use siltstone::env::sim::{CrashPolicy, SimEnv, SimImage};
 use siltstone::{Db, Durability, ErrorKind, KeyspaceOptions, Options, Runtime, WriteBatch};
 
-use super::forge::Segment;
+use super::forge::{SEGMENT_HEADER_LEN, Segment};
 use super::store;
 use super::watchdog::within;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
+const STAGE: &str = "/db/WAL-STAGE";
 const SYNCED: usize = 12;
 const BUFFERED: usize = 9;
 
-/// A store that was killed, with synced records in its log and buffered ones behind them.
+/// A store that was killed, with synced records in its log and buffered ones behind them: in the
+/// segment, or in the stage.
 struct Killed {
     image: SimImage,
     wal: PathBuf,
@@ -31,6 +34,28 @@ fn open(env: &SimEnv, runtime: &Runtime) -> siltstone::Result<Db> {
 
 impl Killed {
     fn build() -> Self {
+        let staged = Self::staged();
+        let env = staged.image.crash(CrashPolicy::Kill, 1);
+        // The stage has the bytes that the segment gets.
+        let (segment, stage) = (staged.bytes(), env.file_bytes(Path::new(STAGE)).unwrap());
+        let len = staged.staged_len();
+        let behind = &stage[SEGMENT_HEADER_LEN..][..len];
+        env.set_file_bytes(&staged.wal, [&segment, behind].concat());
+        env.remove_file(Path::new(STAGE)).unwrap();
+        Self {
+            image: env.capture(),
+            ..staged
+        }
+    }
+
+    /// Length of the buffered records, each of which has the length of the last synced one.
+    fn staged_len(&self) -> usize {
+        let records = Segment::parse(&self.bytes()).records;
+        let (start, end) = records[SYNCED - 1];
+        BUFFERED * (end - start)
+    }
+
+    fn staged() -> Self {
         let env = SimEnv::new(1);
         let runtime = store::runtime();
         let db = open(&env, &runtime).unwrap();
@@ -138,7 +163,7 @@ fn a_log_that_is_cut_ends_there_unless_records_tell_of_more() {
             let found = killed.found(bytes[..len].to_vec(), &runtime, &what);
             // The last record that is left vouches for all before it, none for itself; CURRENT
             // was written before the first.
-            if len <= super::forge::SEGMENT_HEADER_LEN {
+            if len <= SEGMENT_HEADER_LEN {
                 assert!(
                     found == Ok(0) || found == Err(ErrorKind::Corruption),
                     "{what}: {found:?}"
@@ -148,6 +173,41 @@ fn a_log_that_is_cut_ends_there_unless_records_tell_of_more() {
             }
         }
     });
+}
+
+#[test]
+fn the_stage_vouches_for_the_records_before_it() {
+    within(120, || {
+        let (killed, runtime) = (Killed::staged(), store::runtime());
+        let bytes = killed.bytes();
+        assert_eq!(Segment::parse(&bytes).records.len(), SYNCED);
+        let found = |bytes: &[u8], what: &str| killed.found(bytes.to_vec(), &runtime, what);
+        assert_eq!(found(&bytes, "intact"), Ok(SYNCED + BUFFERED));
+        let torn = [&bytes[..], &[0; 700]].concat();
+        assert_eq!(found(&torn, "zeros behind"), Ok(SYNCED + BUFFERED));
+        for pos in SEGMENT_HEADER_LEN..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[pos] ^= 1 << (pos % 8);
+            let what = format!("byte {pos} flipped");
+            assert_eq!(found(&damaged, &what), Err(ErrorKind::Corruption), "{what}");
+            let what = format!("cut to {pos}");
+            let cut = found(&bytes[..pos], &what);
+            assert_eq!(cut, Err(ErrorKind::Corruption), "{what}");
+        }
+    });
+}
+
+#[test]
+fn without_the_stage_a_killed_store_ends_where_the_segment_does() {
+    let (killed, runtime) = (Killed::staged(), store::runtime());
+    let env = killed.image.crash(CrashPolicy::Kill, 1);
+    env.remove_file(Path::new(STAGE)).unwrap();
+    let without = Killed {
+        image: env.capture(),
+        ..killed
+    };
+    let found = without.found(without.bytes(), &runtime, "no stage");
+    assert_eq!(found, Ok(SYNCED));
 }
 
 #[test]

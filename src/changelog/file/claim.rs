@@ -123,6 +123,7 @@ fn recover(file: &File, dir: &Path, index: Index) -> Result<Log> {
         TAIL_KIND,
         id,
         &segments,
+        None,
         index.floor,
         &mut |_, _, payload| {
             Payload::decode(payload, &index.slots)?.advance(&mut next);
@@ -133,7 +134,7 @@ fn recover(file: &File, dir: &Path, index: Index) -> Result<Log> {
     if recovered.end > Lsn::ZERO {
         index.check_tail_base(recovered.start)?;
     }
-    journal::cut(env, dir, &segments, &recovered)?;
+    journal::cut(env, dir, &segments, None, &recovered)?;
     if recovered.end > index.floor
         && let Some(last) = segments[..recovered.spans.len()].last()
     {

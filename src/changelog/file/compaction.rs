@@ -201,6 +201,7 @@ impl<'a> Output<'a> {
             segment: number,
             base: self.end,
             durable: self.end,
+            has_stage: false,
         };
         self.paths.push(path.clone());
         let mut writer = Writer::create(&*self.options.env, &path, header)?;

@@ -79,6 +79,7 @@ impl Log {
             segment: self.newest,
             base: self.end,
             durable: self.end,
+            has_stage: false,
         };
         let env = &*self.env;
         let path = names::tail_path(&self.dir, self.newest);
