@@ -72,6 +72,14 @@ impl DbInner {
         installed.state = state;
         self.update_view(|view| {
             for (id, keyspace) in &installed.state.keyspaces {
+                // To change a keyspace is to copy it: most are as they were.
+                let is_shown = view.keyspace(*id).is_some_and(|shown| {
+                    Arc::ptr_eq(&shown.version, &keyspace.version)
+                        && shown.flushed == keyspace.flushed
+                });
+                if is_shown {
+                    continue;
+                }
                 if let Some(shown) = view.keyspace_mut(*id) {
                     shown.version = Arc::clone(&keyspace.version);
                     shown.flushed = keyspace.flushed;

@@ -438,6 +438,49 @@ fn a_flush_of_two_keyspaces_covers_of_each_what_it_holds() {
 }
 
 #[test]
+fn what_one_keyspace_does_leaves_the_others_alone() {
+    let env = SimEnv::new(1);
+    let store = open(&env);
+    let names: Vec<String> = (0..5).map(|nth| format!("number {nth}")).collect();
+    let keyspaces: Vec<Keyspace> = names.iter().map(|name| store.keyspace(name)).collect();
+    for keyspace in &keyspaces {
+        keyspace.put("key", "value").unwrap();
+    }
+    let view = |nth: usize| {
+        let view = store.db.inner().view();
+        let found = view.keyspaces.values().find(|it| *it.name == names[nth]);
+        Arc::clone(found.unwrap())
+    };
+    let sealed = || -> Vec<usize> { (0..5).map(|nth| view(nth).sealed.len()).collect() };
+
+    // The write that fills a memtable seals it, and no other.
+    keyspaces[3].put("large", vec![7; 4 << 10]).unwrap();
+    assert_eq!(sealed(), [0, 0, 0, 1, 0]);
+    keyspaces[0].put("small", "value").unwrap();
+    assert_eq!(sealed(), [0, 0, 0, 1, 0]);
+    // So does a batch, in each keyspace that it fills.
+    let mut batch = WriteBatch::new();
+    batch.put(&keyspaces[1], "large", vec![8; 4 << 10]).unwrap();
+    batch.put(&keyspaces[2], "small", "value").unwrap();
+    batch.put(&keyspaces[4], "large", vec![9; 4 << 10]).unwrap();
+    store.db.write(batch, Durability::Buffered).unwrap();
+    assert_eq!(sealed(), [0, 1, 0, 1, 1]);
+
+    let before: Vec<Arc<KeyspaceView>> = (0..5).map(view).collect();
+    store.work();
+    assert_eq!(sealed(), [0; 5]);
+    let is_same = |nth: usize| Arc::ptr_eq(&before[nth], &view(nth));
+    let same: Vec<bool> = (0..5).map(is_same).collect();
+    assert_eq!(same, [true, false, true, false, false]);
+    for (nth, byte) in [(3, 7), (1, 8), (4, 9)] {
+        assert_eq!(
+            keyspaces[nth].get("large").unwrap().unwrap(),
+            [byte; 4 << 10]
+        );
+    }
+}
+
+#[test]
 fn an_idle_keyspace_never_pins_the_log() {
     let env = SimEnv::new(1);
     let store = open(&env);

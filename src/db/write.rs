@@ -305,6 +305,7 @@ impl DbInner {
         let count: usize = group.iter().map(|pending| pending.batch.len()).sum();
         let mut seqno = SeqNo(state.last_seqno.0 - count as u64);
         let mut touched = std::mem::take(&mut state.touched);
+        touched.clear();
         let mut user_bytes = 0;
         for pending in group {
             for operation in pending.batch.operations() {
@@ -331,9 +332,9 @@ impl DbInner {
                 }
             }
         }
-        for (id, bytes) in touched.drain(..) {
-            if let Some(keyspace) = view.keyspace(id) {
-                keyspace.active.settle_charge(bytes);
+        for (id, bytes) in &touched {
+            if let Some(keyspace) = view.keyspace(*id) {
+                keyspace.active.settle_charge(*bytes);
             }
         }
         state.touched = touched;
