@@ -3,6 +3,8 @@
 //! - `view`: what is known, and how an answer changes it.
 
 #[cfg(test)]
+pub(super) mod fixture;
+#[cfg(test)]
 mod tests;
 mod view;
 
@@ -29,9 +31,9 @@ const RESTING_MAX: usize = 16;
 /// known and the shutdown.
 ///
 /// All calls block until they have an answer or `deadline` is over; then they fail with the last
-/// error (`Changelog`). Errors that waiting does not mend come at once: `InvalidArgument` (the
-/// login is refused), `Unsupported`, `Diverged` (brokers of two clusters). `Closed` after a
-/// shutdown.
+/// error (`Changelog`). Errors that waiting does not mend come at once: `InvalidArgument` (no
+/// broker takes the login or proves who it is, and none ever did), `Unsupported`, `Diverged`
+/// (brokers of two clusters). `Closed` after a shutdown.
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {
     view: Arc<Mutex<View>>,
@@ -193,7 +195,8 @@ impl Cluster {
     }
 
     /// Opens a connection to a broker by its number; one attempt, after the reconnect back-off.
-    /// A failure makes the next metadata question due.
+    /// A failure makes the next metadata question due. One that refuses is as one that cannot be
+    /// reached (`Io`): others of the cluster have answered, and may lead in its place soon.
     pub(crate) fn connect(&self, node: i32, deadline: Deadline) -> Result<Connection> {
         let address = self.retry("find a broker", deadline, || {
             let known = self.address(node);
@@ -211,7 +214,7 @@ impl Cluster {
         if let Some(retry_at) = retry_at {
             settings.pause(retry_at.remaining(settings.env()), deadline)?;
         }
-        let opened = Connection::open(settings, &address, deadline);
+        let opened = Connection::open(settings, &address, deadline).map_err(as_outage);
         let mut view = self.view.lock();
         if opened.is_ok() {
             view.unreachable.remove(&node);
@@ -289,7 +292,8 @@ impl Cluster {
     }
 
     /// Opens a connection to any broker, trying known ones and then the bootstrap servers, in an
-    /// order of chance so that clients spread. A broker that refuses for good counts if none works.
+    /// order of chance so that clients spread. A broker that refuses counts if none works, for good
+    /// as long as none has ever answered.
     pub(crate) fn connect_any(&self, deadline: Deadline) -> Result<Connection> {
         let settings = self.settings();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
@@ -312,10 +316,11 @@ impl Cluster {
                     }
                 }
             }
+            let has_answered = self.view.lock().cluster_id.is_some();
             match (refusal, failure) {
-                (Some(refusal), None) => Err(refusal),
-                // Another broker may come back.
-                (Some(refusal), Some(_)) => Err(refusal.into_kind(ErrorKind::Changelog)),
+                (Some(refusal), None) if !has_answered => Err(refusal),
+                // Another broker may come back, or this one be mended.
+                (Some(refusal), _) => Err(refusal.into_kind(ErrorKind::Changelog)),
                 (None, failure) => failure.map_or(Ok(None), Err),
             }
         })
@@ -512,6 +517,14 @@ fn is_refusal(error: &Error) -> bool {
         error.kind(),
         ErrorKind::InvalidArgument | ErrorKind::Unsupported
     )
+}
+
+/// What is wrong with one broker among others.
+fn as_outage(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::InvalidArgument => error.into_kind(ErrorKind::Io),
+        _ => error,
+    }
 }
 
 fn given_up(what: impl fmt::Display, failure: &Error) -> Error {

@@ -9,7 +9,7 @@ use crate::kafka::connection::peer::{Peer, Reply, metadata, versions};
 use crate::kafka::connection::{Address, Connector, Deadline, Settings, Transport};
 use crate::kafka::options::KafkaOptions;
 use crate::kafka::protocol::Writer;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// Brokers by the name of their host: `bad` has a certificate of another one, `down` is not there,
 /// and all others are the peer.
@@ -65,6 +65,39 @@ fn a_broker_that_refuses_is_passed_over_and_told_where_none_works() {
     // One that is down may come back.
     let soon = Deadline::after(&OsEnv::new(), Duration::from_millis(100));
     assert_eq!(kind("bad:1,down:2", soon), Err(ErrorKind::Changelog));
+}
+
+/// A broker that answers one question; then it has somebody else's certificate.
+#[derive(Debug)]
+struct Once(Peer, AtomicBool);
+
+impl Connector for Once {
+    fn connect(&self, address: &Address, timeout: Duration) -> io::Result<Arc<dyn Transport>> {
+        if self.1.swap(true, Ordering::SeqCst) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.0.connect(address, timeout)
+    }
+}
+
+#[test]
+fn a_broker_that_answered_before_and_refuses_now_may_be_mended() {
+    let mut questions = 0;
+    let peer = Peer::new(move |_| {
+        questions += 1;
+        match questions {
+            1 => Reply::Body(metadata(0)),
+            _ => Reply::End(Vec::new()),
+        }
+    });
+    let options = KafkaOptions::new("once:9092")
+        .env(Arc::new(OsEnv::new()))
+        .connector(Arc::new(Once(peer, AtomicBool::new(false))));
+    let cluster = Cluster::new(Settings::new(options).unwrap());
+    assert_eq!(cluster.id(Deadline::NEVER).unwrap(), "the-cluster");
+    let soon = Deadline::after(&OsEnv::new(), Duration::from_millis(300));
+    let error = cluster.nodes(soon).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Changelog, "{error}");
 }
 
 #[test]

@@ -13,8 +13,9 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` where the broker refuses, or the password would pass unencrypted;
-    /// `Unsupported`; else as a call.
+    /// `InvalidArgument` where the broker refuses, or the password would pass unencrypted (`Io`
+    /// where it took the same login before: a new connection may tell more); `Unsupported`; else
+    /// as a call.
     pub(super) fn log_in(&mut self, deadline: Deadline) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let Some(sasl) = &shared.settings.options().sasl else {
@@ -28,8 +29,16 @@ impl Sender {
             sasl,
             deadline,
         }
-        .run()
-        .map_err(|error| shared.fail(shared.named(&error)))?;
+        .run();
+        let lifetime_ms = lifetime_ms.map_err(|error| {
+            let was_taken = error.kind() == ErrorKind::InvalidArgument && self.login_due.is_some();
+            let error = if was_taken {
+                error.into_kind(ErrorKind::Io)
+            } else {
+                error
+            };
+            shared.fail(shared.named(&error))
+        })?;
         self.login_due = (lifetime_ms > 0)
             .then(|| std::time::Duration::from_millis(lifetime_ms) * 4 / 5)
             .map(|pause| shared.settings.deadline(pause));

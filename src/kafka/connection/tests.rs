@@ -457,3 +457,30 @@ fn a_broker_that_does_not_know_the_password_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_login_that_is_refused_later_on_is_trouble_of_that_broker() {
+    let mut logins = 0;
+    let peer = Peer::new(move |asked| match asked.api_key {
+        17 => Reply::Body(CHOSEN.into()),
+        36 if logins == 0 => {
+            logins = 1;
+            login_answer(0, None, b"", 10_000)
+        }
+        36 => login_answer(58, Some("no such user"), b"", 0),
+        _ => Reply::Body(metadata(0)),
+    });
+    let env = Arc::new(SimEnv::new(1));
+    let options = options(&peer)
+        .env(Arc::clone(&env) as Arc<dyn Env>)
+        .sasl(SaslMechanism::Plain, "user", "password")
+        .plain_without_tls(true);
+    let mut connection = open_with(options).unwrap();
+    env.advance(Duration::from_secs(8));
+    // Now and later; a new connection may be taken, or else tells more.
+    for _ in 0..2 {
+        let error = connection.send(&QUESTION).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains("no such user"), "{error}");
+    }
+}

@@ -309,7 +309,18 @@ fn assumed_retention_ms(cluster: &Cluster) -> Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::changelog::Reader as _;
+    use crate::env::sim::SimEnv;
+    use crate::kafka::cluster::fixture::{
+        EPOCH_END, FETCH, Hosts, METADATA, epoch_end, fetched, metadata,
+    };
+    use crate::kafka::connection::Settings;
+    use crate::kafka::fetcher::FetchReader;
+    use crate::kafka::options::KafkaOptions;
+    use crate::sync::Arc;
 
     #[test]
     fn only_compacted_topics_lose_tombstones_alone() {
@@ -337,6 +348,52 @@ mod tests {
         for answers in [&[][..], &[1, 2]] {
             let error = only("A", &partition, answers.iter()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corruption);
+        }
+    }
+
+    /// Two brokers, of which the second has somebody else's certificate, and leads as long as
+    /// `refused` questions for metadata. Each takes some seconds.
+    fn led_by_one_that_refuses(refused: usize) -> Cluster {
+        let env = Arc::new(SimEnv::new(1));
+        let clock = Arc::clone(&env);
+        let mut asked = 0;
+        let hosts = Hosts::new(move |host, request| match (request.api_key, host) {
+            (METADATA, _) => {
+                clock.advance(Duration::from_secs(5));
+                asked += 1;
+                metadata(&["good", "bad"], if asked > refused { 1 } else { 2 })
+            }
+            (EPOCH_END, "good") => epoch_end(0, 17),
+            (FETCH, "good") => fetched(17),
+            other => panic!("{other:?}"),
+        });
+        let options = KafkaOptions::new("good:9092")
+            .env(env)
+            .connector(hosts)
+            .operation_timeout(Duration::from_secs(20));
+        Cluster::new(Settings::new(options).unwrap())
+    }
+
+    #[test]
+    fn a_leader_that_does_not_prove_who_it_is_is_waited_for_and_named() {
+        let partition = Partition::new("t", 0);
+        let end = |cluster: &Cluster| {
+            let deadline = cluster.settings().operation_deadline();
+            end_of_epoch(cluster, &partition, 7, deadline)
+        };
+        let read = |cluster: Cluster| {
+            let mut reader = FetchReader::new(cluster, partition.clone(), Offset(17), None)?;
+            reader.fetch(&mut |_, _| Ok(()))
+        };
+        assert_eq!(end(&led_by_one_that_refuses(2)).unwrap(), Some(Offset(17)));
+        assert!(read(led_by_one_that_refuses(3)).unwrap().at_end);
+        for error in [
+            end(&led_by_one_that_refuses(usize::MAX)).unwrap_err(),
+            read(led_by_one_that_refuses(usize::MAX)).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Changelog);
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains("bad:9092"), "{error}: {cause}");
         }
     }
 }
