@@ -17,11 +17,27 @@ type Script = Box<dyn FnMut(&str, &Asked) -> Reply + Send>;
 pub(in crate::kafka) struct Hosts(Arc<Mutex<Script>>);
 
 /// What they speak.
-const SPOKEN: &[(i16, i16, i16)] = &[(FETCH, 0, 11), (METADATA, 0, 7), (EPOCH_END, 0, 3)];
+const SPOKEN: &[(i16, i16, i16)] = &[
+    (PRODUCE, 0, 7),
+    (FETCH, 0, 11),
+    (METADATA, 0, 7),
+    (FIND_COORDINATOR, 0, 2),
+    (INIT_PRODUCER_ID, 0, 4),
+    (EPOCH_END, 0, 3),
+    (ADD_PARTITIONS, 0, 1),
+    (END_TRANSACTION, 0, 1),
+    (DESCRIBE_CONFIGS, 0, 2),
+];
 
+pub(in crate::kafka) const PRODUCE: i16 = 0;
 pub(in crate::kafka) const FETCH: i16 = 1;
 pub(in crate::kafka) const METADATA: i16 = 3;
+pub(in crate::kafka) const FIND_COORDINATOR: i16 = 10;
+pub(in crate::kafka) const INIT_PRODUCER_ID: i16 = 22;
 pub(in crate::kafka) const EPOCH_END: i16 = 23;
+pub(in crate::kafka) const ADD_PARTITIONS: i16 = 24;
+pub(in crate::kafka) const END_TRANSACTION: i16 = 26;
+pub(in crate::kafka) const DESCRIBE_CONFIGS: i16 = 32;
 
 impl Hosts {
     pub(in crate::kafka) fn new(
@@ -88,6 +104,74 @@ pub(in crate::kafka) fn metadata(hosts: &[&str], leader: i32) -> Reply {
     })
 }
 
+/// The coordinator is at that host.
+pub(in crate::kafka) fn coordinator(host: &str) -> Reply {
+    body(|writer| {
+        writer.i32(0);
+        writer.i16(0);
+        writer.nullable_string(None);
+        writer.i32(1);
+        writer.string(host);
+        writer.i32(9092);
+    })
+}
+
+/// The answer to a claim: a producer id with its epoch.
+pub(in crate::kafka) fn producer_id(code: i16, id: i64, epoch: i16) -> Reply {
+    body(|writer| {
+        // Without tagged fields in the header, and behind the fields.
+        writer.i8(0);
+        writer.i32(0);
+        writer.i16(code);
+        writer.i64(id);
+        writer.i16(epoch);
+        writer.i8(0);
+    })
+}
+
+/// Whether the partition 0 of `t` is part of the transaction now.
+pub(in crate::kafka) fn added(code: i16) -> Reply {
+    body(|writer| {
+        writer.i32(0);
+        writer.array(&["t"], |writer, topic| {
+            writer.string(topic);
+            writer.array(&[0], |writer, partition| {
+                writer.i32(*partition);
+                writer.i16(code);
+            });
+        });
+    })
+}
+
+/// Whether the transaction has ended.
+pub(in crate::kafka) fn ended(code: i16) -> Reply {
+    body(|writer| {
+        writer.i32(0);
+        writer.i16(code);
+    })
+}
+
+/// Settings of a broker or a topic.
+pub(in crate::kafka) fn described(settings: &[(&str, &str)]) -> Reply {
+    body(|writer| {
+        writer.i32(0);
+        writer.array(&["1"], |writer, resource| {
+            writer.i16(0);
+            writer.nullable_string(None);
+            writer.i8(4);
+            writer.string(resource);
+            writer.array(settings, |writer, (name, value)| {
+                writer.string(name);
+                writer.nullable_string(Some(value));
+                writer.bool(false);
+                writer.i8(5);
+                writer.bool(false);
+                writer.i32(0);
+            });
+        });
+    })
+}
+
 /// Where an epoch ends in partition 0 of `t`.
 pub(in crate::kafka) fn epoch_end(code: i16, offset: i64) -> Reply {
     body(|writer| {
@@ -101,6 +185,23 @@ pub(in crate::kafka) fn epoch_end(code: i16, offset: i64) -> Reply {
                 writer.i64(*offset);
             });
         });
+    })
+}
+
+/// A batch for partition 0 of `t` is in the log, from that offset on.
+pub(in crate::kafka) fn produced(base_offset: i64) -> Reply {
+    body(|writer| {
+        writer.array(&["t"], |writer, topic| {
+            writer.string(topic);
+            writer.array(&[base_offset], |writer, base_offset| {
+                writer.i32(0);
+                writer.i16(0);
+                writer.i64(*base_offset);
+                writer.i64(-1);
+                writer.i64(0);
+            });
+        });
+        writer.i32(0);
     })
 }
 

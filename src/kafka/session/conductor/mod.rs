@@ -1,18 +1,21 @@
 //! The thread that does what the producer's state asks of the coordinator.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use super::super::admin;
-use super::super::cluster::{Cluster, Expirations};
-use super::super::connection::Deadline;
-use super::super::fetcher;
-use super::super::producer::{Brokers, Core, Producer, Step, Writer};
-use super::super::transaction::{
-    BrokerCoordinator, Decision, Due, Heartbeat, Outcome, Transactions,
-};
 use super::LOOK_AGAIN;
 use crate::changelog::Partition;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kafka::admin;
+use crate::kafka::cluster::{Cluster, Expirations};
+use crate::kafka::connection::Deadline;
+use crate::kafka::fetcher;
+use crate::kafka::producer::{Brokers, Core, Producer, Step, Writer};
+use crate::kafka::transaction::{
+    BrokerCoordinator, Decision, Due, Heartbeat, Outcome, Transactions,
+};
 use crate::sync::Arc;
 
 /// A pause after trouble that may pass.
@@ -32,6 +35,16 @@ pub(super) struct Conductor {
     /// From when on brokers are asked again that did not tell for how long they remember the
     /// fence, by the monotonic clock.
     pub(super) learn_from: Duration,
+}
+
+/// What there is to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Now {
+    Do(Step),
+    /// Nothing, unless something happens, for that long.
+    Wait(Duration),
+    /// What was changed is for everybody to see first.
+    Changed,
 }
 
 /// Gives an open transaction up whose fence is too old: nothing more is sent under it, and it is
@@ -85,7 +98,7 @@ impl Conductor {
         }
     }
 
-    /// Waits for something to do.
+    /// Waits for something to do; `None` when the producer stops.
     fn next(&mut self) -> Option<Step> {
         let producer = Arc::clone(&self.producer);
         let mut board = producer.board();
@@ -93,37 +106,38 @@ impl Conductor {
             if board.is_stopping() {
                 return None;
             }
-            let now = self.cluster.settings().env().monotonic();
-            let due = match self.partitions.len() {
-                // Nothing to fence.
-                0 => Due::In(LOOK_AGAIN),
-                _ => self.heartbeat.due(self.transactions.beat_at(), now),
-            };
-            // One whose first partition was not answered is open to the coordinator alone.
-            let is_open = board.core.is_in_transaction() || !self.transactions.is_idle();
-            let is_due = !matches!(due, Due::In(_)) && !is_open;
-            let step = board.core.step();
-            match step {
-                Step::Wait if is_due && board.core.check_alive().is_ok() => {
-                    return Some(Step::Prove);
-                }
-                Step::Wait if now >= self.learn_from && board.core.check_alive().is_ok() => {
-                    return Some(Step::Wait);
-                }
-                Step::Wait if due == Due::BeforeAppend && is_open && give_up(&mut board.core) => {
-                    producer.changed();
-                }
-                Step::Wait => {
-                    let timeout = match due {
-                        Due::In(left) => left.min(LOOK_AGAIN),
-                        _ => LOOK_AGAIN,
-                    };
-                    producer.wait(&mut board, timeout);
-                }
-                // What waits for a fence that is too old goes behind its renewal.
-                Step::Enlist(_) if is_due => return Some(Step::Prove),
-                step => return Some(step),
+            match self.look(&mut board.core) {
+                Now::Do(step) => return Some(step),
+                Now::Changed => producer.changed(),
+                Now::Wait(timeout) => producer.wait(&mut board, timeout),
             }
+        }
+    }
+
+    /// What there is to do, at this time and in this state.
+    fn look(&self, core: &mut Core) -> Now {
+        let now = self.cluster.settings().env().monotonic();
+        let due = match self.partitions.len() {
+            // Nothing to fence.
+            0 => Due::In(LOOK_AGAIN),
+            _ => self.heartbeat.due(self.transactions.beat_at(), now),
+        };
+        // One whose first partition was not answered is open to the coordinator alone.
+        let is_open = core.is_in_transaction() || !self.transactions.is_idle();
+        let is_due = !matches!(due, Due::In(_)) && !is_open;
+        match core.step() {
+            Step::Wait if is_due && core.check_alive().is_ok() => Now::Do(Step::Prove),
+            Step::Wait if now >= self.learn_from && core.check_alive().is_ok() => {
+                Now::Do(Step::Wait)
+            }
+            Step::Wait if due == Due::BeforeAppend && is_open && give_up(core) => Now::Changed,
+            Step::Wait => Now::Wait(match due {
+                Due::In(left) => left.min(LOOK_AGAIN),
+                _ => LOOK_AGAIN,
+            }),
+            // What waits for a fence that is too old goes behind its renewal.
+            Step::Enlist(_) if is_due => Now::Do(Step::Prove),
+            step => Now::Do(step),
         }
     }
 
