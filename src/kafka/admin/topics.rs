@@ -286,7 +286,8 @@ impl<'c> Topics<'c> {
             resources: vec![DescribeConfigsResource {
                 resource_type: RESOURCE_TOPIC,
                 resource_name: topic,
-                configuration_keys: Some(names.to_vec()),
+                // As other clients ask; not everybody who answers that understands names.
+                configuration_keys: None,
             }],
         };
         let mut values = Vec::new();

@@ -261,7 +261,8 @@ fn describe(connection: &mut Connection, topic: &str) -> Result<Result<Option<u6
         resources: vec![DescribeConfigsResource {
             resource_type: RESOURCE_TOPIC,
             resource_name: topic,
-            configuration_keys: Some(vec![POLICY, RETENTION]),
+            // As other clients ask; not everybody who answers that understands names.
+            configuration_keys: None,
         }],
     })?;
     let Some(result) = response.results.first() else {

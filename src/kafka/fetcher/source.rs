@@ -87,8 +87,9 @@ impl Source for BrokerSource {
         let offset = i64::try_from(offset)
             .map_err(|_| Error::invalid(format!("{partition} has no offset {offset}")))?;
         let sent = connection.send(&FetchRequest {
-            // What is there is asked for; whoever waits for more asks again.
-            max_wait_ms: 0,
+            // What is there is asked for, be it nothing; whoever waits for more asks again. To a
+            // question that may not even wait for a moment, not everybody answers anything.
+            max_wait_ms: 1,
             min_bytes: 0,
             max_bytes: bytes_max,
             isolation_level: IsolationLevel::ReadCommitted,
