@@ -1,7 +1,8 @@
 //! What a broker sends: responses and record batches.
 
-use crate::changelog::{Header, Record, RecordRef};
-use crate::error::ErrorKind;
+use crate::changelog::{Header, Partition, Record, RecordRef};
+use crate::error::{ErrorKind, Result};
+use crate::kafka::KafkaOptions;
 use crate::kafka::protocol::messages as m;
 use crate::kafka::protocol::records::{BatchBuilder, Batches, ControlType, ProducerStamp, Scratch};
 use crate::kafka::protocol::{Request, decode_frame};
@@ -59,6 +60,21 @@ pub fn kafka_decode(batches: &[u8]) -> (u64, u64) {
         visited.expect("its records");
     }
     (records, bytes as u64)
+}
+
+/// Writes records to a partition that nobody owns, so many at a time, and answers the offset
+/// behind the last one. No target, but for brokers that know no fences.
+///
+/// # Errors
+///
+/// Those of a session; `NotFound` without the topic.
+pub fn kafka_produce(
+    options: KafkaOptions,
+    partition: &Partition,
+    records: &[RecordRef<'_>],
+    commit_records: usize,
+) -> Result<u64> {
+    crate::kafka::unowned::produce(options, partition, records, commit_records)
 }
 
 /// A response of an API and version that the first two bytes choose: an error or a value, and

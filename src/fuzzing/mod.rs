@@ -20,7 +20,7 @@ mod tables;
 pub use changelogs::changelog_segment;
 pub use formats::{batch, coding, journal, manifest};
 #[cfg(feature = "kafka")]
-pub use kafka::{kafka_batch, kafka_decode, kafka_frame};
+pub use kafka::{kafka_batch, kafka_decode, kafka_frame, kafka_produce};
 pub use stores::{check_options, damaged_store, operations};
 pub use tables::{block, table};
 

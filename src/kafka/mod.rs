@@ -10,6 +10,7 @@
 //! - `fetcher`: committed records in order; where partitions start and end.
 //! - `session`: an owner's hold on a task, over all of these.
 //! - `admin`: changelog topics, created and compared.
+//! - `unowned`: records without an owner, for tests.
 
 mod admin;
 mod cluster;
@@ -20,6 +21,8 @@ mod producer;
 pub(crate) mod protocol;
 mod session;
 mod transaction;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod unowned;
 
 use std::fmt;
 

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, and says what it did"
 )]
 
+mod another;
 mod commands;
 mod commits;
 mod compaction;

@@ -130,7 +130,7 @@ impl Drop for Process {
     }
 }
 
-fn parse(line: &str) -> (u64, Record) {
+pub(crate) fn parse(line: &str) -> (u64, Record) {
     let mut words = line.split(' ');
     let offset = words.next().unwrap().parse().unwrap();
     let timestamp_ms = words.next().unwrap().parse().unwrap();
