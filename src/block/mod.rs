@@ -269,12 +269,19 @@ impl Block {
         Ok(self.version_at(index, user_key)?.is_some())
     }
 
-    /// Checks every entry, and that each lies behind the one before it.
+    /// Checks every entry, that each lies behind the one before it, and that tombstones have no
+    /// values.
     pub(crate) fn check(&self, repeats: Repeats) -> Result<()> {
         let bytes: &[u8] = &self.bytes;
         let mut previous: Option<Entry> = None;
         for index in 0..self.entries {
             let entry = self.entry_in(bytes, index)?;
+            if entry.trailer.kind() == ValueKind::Delete && !entry.value.is_empty() {
+                return Err(Error::corruption(format!(
+                    "block entry {index} is a tombstone with a value of {} bytes",
+                    entry.value.len()
+                )));
+            }
             if let Some(previous) = &previous {
                 let order = bytes[previous.suffix.clone()]
                     .cmp(&bytes[entry.suffix.clone()])

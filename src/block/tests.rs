@@ -47,10 +47,10 @@ fn entries() -> impl Strategy<Value = Entries> {
         for (key, versions) in keys {
             let user = [&prefix[..], &key].concat();
             for (seqno, (put, value)) in versions.into_iter().rev() {
-                let kind = if put {
-                    ValueKind::Put
+                let (kind, value) = if put {
+                    (ValueKind::Put, value)
                 } else {
-                    ValueKind::Delete
+                    (ValueKind::Delete, Vec::new())
                 };
                 entries.push((user.clone(), Trailer::new(SeqNo(seqno), kind), value));
             }
@@ -138,6 +138,15 @@ proptest! {
     #[test]
     fn any_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
         walk_all(bytes);
+    }
+}
+
+#[test]
+fn a_tombstone_with_a_value_is_found_by_the_check() {
+    let tombstone = Trailer::new(SeqNo(1), ValueKind::Delete);
+    for (value, is_sound) in [(Vec::new(), true), (b"1".to_vec(), false)] {
+        let block = decode(build(&vec![(b"a".to_vec(), tombstone, value)]));
+        assert_eq!(block.check(Repeats::Forbidden).is_ok(), is_sound);
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use siltstone::env::sim::{CrashPolicy, SimEnv, SimImage};
 use siltstone::{
     Db, Durability, Error, ErrorKind, Keyspace, KeyspaceOptions, Options, ReadMode, Result,
-    Runtime, RuntimeOptions, Stats, WriteBatch,
+    Runtime, RuntimeOptions, Stats, Strategy, WriteBatch,
 };
 
 use super::memory;
@@ -55,8 +55,10 @@ fn keyspace_options() -> KeyspaceOptions {
     KeyspaceOptions::new()
         .block_bytes(256)
         .table_bytes(1 << 10)
+        .compaction(Strategy::Leveled)
         .level_ratio(2)
         .level0_runs_max(1)
+        .uncompressed_levels(1)
         .filter_bits(10, 0)
 }
 
