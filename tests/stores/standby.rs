@@ -288,17 +288,19 @@ impl Source {
     }
 }
 
-/// A short life of a standby with a restore, flushes, a stop and a start. Errors end it.
+/// A short life of a standby with a restore, flushes, stops and starts. Errors end it.
 fn short_life(env: &SimEnv, source: &mut Source) -> Result<()> {
     source.feed();
-    let mut standby = Standby::open(options(env, &source.log))?;
-    standby.poll()?;
-    for _ in 0..3 {
-        source.feed();
+    for _ in 0..2 {
+        let mut standby = Standby::open(options(env, &source.log))?;
         standby.poll()?;
+        for _ in 0..3 {
+            source.feed();
+            standby.poll()?;
+        }
+        standby.close()?;
+        source.feed();
     }
-    standby.close()?;
-    source.feed();
     let mut standby = Standby::open(options(env, &source.log))?;
     standby.poll()?;
     source.feed();
