@@ -175,18 +175,19 @@ impl DbInner {
     /// Writes tables, installs them with the position that belongs to them, and lets the
     /// memtables go.
     fn flush_to_tables(&self, outgoing: &Outgoing) -> Result<()> {
+        if let Some(wal) = &self.wal {
+            // Else power loss could keep a table and lose the log's part of the same batch. First,
+            // for where the log finds no room, tables must not take more of it.
+            if !planted(Bug::TableBeforeWal) {
+                wal.sync_to(wal.end())?;
+            }
+        }
         let view = self.view();
         let mut written = Vec::new();
         for (id, memtables) in &outgoing.memtables {
             // Dropped keyspaces need no tables.
             if let Some(keyspace) = view.keyspace(*id) {
                 written.push((*id, self.write_run(keyspace, memtables, &view)?));
-            }
-        }
-        if let Some(wal) = &self.wal {
-            // Else power loss could keep a table and lose the log's part of the same batch.
-            if !planted(Bug::TableBeforeWal) {
-                wal.sync_to(wal.end())?;
             }
         }
         let bytes = written

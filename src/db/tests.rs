@@ -548,6 +548,29 @@ fn a_failed_sync_poisons_until_reopened() {
 }
 
 #[test]
+fn a_flush_makes_no_table_while_the_log_cannot_be_written() {
+    let env = SimEnv::new(1);
+    let store = open(&env);
+    let a = store.keyspace("a");
+    a.put("k", "1").unwrap();
+    let tables = || {
+        let names = env.files().into_iter();
+        names
+            .filter(|it| it.extension().is_some_and(|it| it == "sst"))
+            .count()
+    };
+    let begun = env.io_count();
+    env.set_fault(FaultPlan::starting(begun, FaultKind::Eio));
+    assert_eq!(store.db.flush().unwrap_err().kind(), ErrorKind::Io);
+    // It is tried twice, and gets no further than the log.
+    assert_eq!((env.io_count(), tables()), (begun + 2, 0));
+    env.clear_faults();
+    store.db.flush().unwrap();
+    assert_eq!(tables(), 1);
+    assert_eq!(a.get("k").unwrap().unwrap(), b"1");
+}
+
+#[test]
 fn writing_goes_on_after_a_full_disk() {
     let env = SimEnv::new(1);
     let store = open(&env);

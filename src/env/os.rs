@@ -285,12 +285,12 @@ impl File for OsFile {
 }
 
 /// True if the file lies where a page that was written once has its place for good. Elsewhere
-/// (Btrfs, ZFS, a network) a page is written to a new place: a store into the map may need room
-/// that is not there, and that would be the end of the process.
+/// (Btrfs, ZFS, a network, XFS once the file was cloned) a page is written to a new place: a store
+/// into the map may need room that is not there, and that would be the end of the process.
 #[cfg(target_os = "linux")]
 fn overwrites_in_place(file: &fs::File) -> bool {
-    // From statfs(2): ext2 to ext4, XFS, and memory.
-    const MAGICS: [u64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
+    // From statfs(2): ext2 to ext4, and memory.
+    const MAGICS: [u64; 2] = [0xef53, 0x0102_1994];
     rustix::fs::fstatfs(file)
         .ok()
         .and_then(|found| u64::try_from(found.f_type).ok())
