@@ -37,9 +37,17 @@ const SEEDS: u64 = 2;
 /// How tables are merged, by name.
 type Strategy = (&'static str, fn() -> KeyspaceOptions);
 
-const STRATEGIES: &[Strategy] = &[("leveled", || {
+const STRATEGIES: &[Strategy] = &[
+    ("lazy-leveled", layout),
+    ("leveled", || {
+        layout().compaction(siltstone::Strategy::Leveled)
+    }),
+];
+
+/// The engine's default, with tables as large as memtables.
+fn layout() -> KeyspaceOptions {
     KeyspaceOptions::new().table_bytes(MEMTABLE_BYTES)
-})];
+}
 
 /// Sizes of the data in memtables, and how often each record is overwritten on the average.
 const RATIOS: &[(u64, u64)] = &[(10, 8), (160, 2), (1600, 1)];
