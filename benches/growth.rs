@@ -18,6 +18,8 @@ mod data;
 mod meter;
 #[path = "growth/parent.rs"]
 mod parent;
+#[path = "common/processes.rs"]
+mod processes;
 #[path = "common/records.rs"]
 #[expect(dead_code, reason = "values here have lengths and versions")]
 mod records;

@@ -1,13 +1,13 @@
 //! Starts a child for each case, and makes tables of what they find.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use crate::case::{Case, Limits, Series};
 use crate::meter::Finding;
-use crate::{Arguments, Result};
+use crate::{Arguments, Result, processes};
 
 /// A case's line: what has grown, and what each phase has found.
 pub(crate) struct Line {
@@ -74,10 +74,10 @@ impl<'a> Parent<'a> {
             .arguments
             .dir
             .join(format!("case-{}", std::process::id()));
-        remove(&dir)?;
+        processes::remove(&dir)?;
         fs::create_dir_all(&dir)?;
         let found = self.child(&case, &dir);
-        remove(&dir)?;
+        processes::remove(&dir)?;
         found
     }
 
@@ -91,34 +91,12 @@ impl<'a> Parent<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let output = self.wait(child)?;
+        let output = processes::wait(child, Duration::from_secs(self.arguments.case_seconds))?;
         if !output.status.success() {
             let told = String::from_utf8_lossy(&output.stderr);
             return Err(format!("{}: {}", output.status, told.trim()).into());
         }
         let told = String::from_utf8(output.stdout)?;
         told.lines().map(Finding::from_line).collect()
-    }
-
-    /// Waits for a child, which prints little, but no longer than the limit.
-    fn wait(&self, mut child: Child) -> Result<Output> {
-        let begin = Instant::now();
-        let limit = Duration::from_secs(self.arguments.case_seconds);
-        while child.try_wait()?.is_none() {
-            if begin.elapsed() > limit {
-                child.kill()?;
-                child.wait()?;
-                return Err(format!("it took more than {} s", limit.as_secs()).into());
-            }
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
-        Ok(child.wait_with_output()?)
-    }
-}
-
-fn remove(dir: &PathBuf) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

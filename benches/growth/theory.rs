@@ -28,13 +28,13 @@ const MEMTABLE_OVERHEAD_BYTES: f64 = 80.0;
 /// What LZ4 leaves of the records of these benchmarks.
 const COMPRESSED: f64 = 0.65;
 
-/// Memtables in the data, bytes that the leveled picker writes for each byte flushed, and runs
-/// that a key may be in, for uniform overwrites: `docs/architecture.md`, "Measured".
-const LEVELED: &[(f64, f64, f64)] = &[
+/// Memtables in the data, bytes that the default picker writes for each byte flushed, and runs that
+/// a key may be in, for uniform overwrites: `docs/architecture.md`, "Measured".
+const LAZY_LEVELED: &[(f64, f64, f64)] = &[
     (1.0, 1.0, 1.0),
-    (16.0, 4.7, 2.8),
-    (160.0, 10.2, 4.1),
-    (1600.0, 16.0, 4.0),
+    (16.0, 3.5, 3.3),
+    (160.0, 5.0, 6.2),
+    (1600.0, 5.7, 6.1),
 ];
 
 /// What a phase may cost.
@@ -89,7 +89,7 @@ impl Model {
         let memtables_max =
             (MEMTABLE_BYTES as f64 * case.stores as f64).min((MEMORY_BYTES - CACHE_BYTES) as f64);
         let memtables = memtables_max.min(in_memtables);
-        let (rewrites, runs) = leveled(in_memtables / memtables_max);
+        let (rewrites, runs) = lazy_leveled(in_memtables / memtables_max);
         Self {
             record,
             rewrites,
@@ -118,12 +118,12 @@ impl Model {
 }
 
 /// Between the points that were simulated: in a straight line over the logarithm of the size.
-fn leveled(memtables: f64) -> (f64, f64) {
+fn lazy_leveled(memtables: f64) -> (f64, f64) {
     let at = memtables.max(1.0);
-    let last = LEVELED.len() - 1;
-    let upper = LEVELED.iter().position(|(size, _, _)| at <= *size);
+    let last = LAZY_LEVELED.len() - 1;
+    let upper = LAZY_LEVELED.iter().position(|(size, _, _)| at <= *size);
     let upper = upper.unwrap_or(last).max(1);
-    let (low, high) = (LEVELED[upper - 1], LEVELED[upper]);
+    let (low, high) = (LAZY_LEVELED[upper - 1], LAZY_LEVELED[upper]);
     let part = (at / low.0).ln() / (high.0 / low.0).ln();
     let between = |low: f64, high: f64| low + part * (high - low);
     (between(low.1, high.1), between(low.2, high.2))

@@ -6,9 +6,13 @@ mod engine;
 mod meter;
 mod parent;
 mod plot;
+#[path = "../../common/processes.rs"]
+mod processes;
 mod records;
 mod report;
 mod settings;
+#[path = "../../common/shuffle.rs"]
+mod shuffle;
 mod workload;
 
 use std::path::PathBuf;

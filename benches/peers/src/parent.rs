@@ -3,13 +3,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use crate::engine::Name;
 use crate::workload::{Base, Workload};
-use crate::{Compare, Result};
+use crate::{Compare, Result, processes};
 
 /// One number that a child has found out.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Results {
 pub(crate) fn run(compare: &Compare) -> Result<Results> {
     fs::create_dir_all(&compare.dir)?;
     let stores = compare.dir.join("stores");
-    remove(&stores)?;
+    processes::remove(&stores)?;
     let mut results = Results {
         engines: compare.engines.clone(),
         runs: Vec::new(),
@@ -109,7 +109,7 @@ pub(crate) fn run(compare: &Compare) -> Result<Results> {
             }
         }
     }
-    remove(&stores)?;
+    processes::remove(&stores)?;
     Ok(results)
 }
 
@@ -141,7 +141,7 @@ impl Step<'_> {
         let shared = stores.join(format!("shared-{}", self.engine.text()));
         let base = self.workload.base();
         if base != Base::Empty && !shared.join("prepared").exists() {
-            remove(&shared)?;
+            processes::remove(&shared)?;
             self.start(Workload::Prepare, &shared)?;
             fs::write(shared.join("prepared"), "")?;
         }
@@ -149,7 +149,7 @@ impl Step<'_> {
             return self.start(self.workload, &shared);
         }
         let own = stores.join(format!("own-{}", self.engine.text()));
-        remove(&own)?;
+        processes::remove(&own)?;
         if base == Base::Own {
             copy(&shared.join("store"), &own.join("store"))?;
         }
@@ -157,7 +157,7 @@ impl Step<'_> {
             self.fill_and_kill(&own)?;
         }
         let found = self.start(self.workload, &own)?;
-        remove(&own)?;
+        processes::remove(&own)?;
         Ok(found)
     }
 
@@ -181,7 +181,7 @@ impl Step<'_> {
             .command(workload, dir)?
             .stderr(Stdio::piped())
             .spawn()?;
-        let output = self.wait(child)?;
+        let output = processes::wait(child, Duration::from_secs(self.compare.limit_seconds))?;
         if !output.status.success() {
             let told = String::from_utf8_lossy(&output.stderr);
             return Err(format!("{}: {}", output.status, told.trim()).into());
@@ -192,21 +192,6 @@ impl Step<'_> {
             found.push((name.to_owned(), value.parse()?));
         }
         Ok(found)
-    }
-
-    /// Waits for a child that prints little, but no longer than the limit.
-    fn wait(&self, mut child: Child) -> Result<Output> {
-        let begin = Instant::now();
-        let limit = Duration::from_secs(self.compare.limit_seconds);
-        while child.try_wait()?.is_none() {
-            if begin.elapsed() > limit {
-                child.kill()?;
-                child.wait()?;
-                return Err(format!("it took more than {} s", limit.as_secs()).into());
-            }
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
-        Ok(child.wait_with_output()?)
     }
 
     /// Leaves what a kill leaves of a store whose newest writes are in memory and in its log.
@@ -222,13 +207,6 @@ impl Step<'_> {
             return Err(format!("the filling child said {line:?}").into());
         }
         Ok(())
-    }
-}
-
-fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

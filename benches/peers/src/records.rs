@@ -2,6 +2,7 @@
 //! place in the run, so that all engines get the same work and every answer can be checked.
 
 use crate::Result;
+use crate::shuffle::Shuffle;
 
 pub(crate) const KEY_LEN: usize = 16;
 pub(crate) const VALUE_LEN: usize = 100;
@@ -49,7 +50,7 @@ impl Random {
 pub(crate) struct Keys {
     pub(crate) records: u64,
     step: u64,
-    mask: u64,
+    shuffle: Shuffle,
 }
 
 impl Keys {
@@ -57,7 +58,7 @@ impl Keys {
         Self {
             records,
             step: u64::MAX / records,
-            mask: records.next_power_of_two().max(4) - 1,
+            shuffle: Shuffle::new(records),
         }
     }
 
@@ -78,22 +79,7 @@ impl Keys {
 
     /// A permutation of `0..records` that looks random.
     pub(crate) fn shuffled(&self, number: u64) -> u64 {
-        let shift = self.mask.count_ones() / 2;
-        let mut shuffled = number;
-        loop {
-            // Each step can be undone within the mask.
-            for odd in [
-                0x9e37_79b9_7f4a_7c15,
-                0xbf58_476d_1ce4_e5b9,
-                0x94d0_49bb_1331_11eb_u64,
-            ] {
-                shuffled = shuffled.wrapping_mul(odd).wrapping_add(odd >> 32) & self.mask;
-                shuffled ^= shuffled >> shift;
-            }
-            if shuffled < self.records {
-                return shuffled;
-            }
-        }
+        self.shuffle.of(number)
     }
 }
 
