@@ -8,9 +8,13 @@
 //! tells which segment is the first that is still needed, the caller records it in the manifest,
 //! and [`Wal::remove_before`] removes the files. See `docs/format.md`, section "Write-ahead log".
 
+#[cfg(test)]
+#[cfg(shuttle)]
+mod models;
 mod recovery;
 mod stage;
 mod state;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +28,7 @@ use crate::planted::{Bug, planted};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 use state::{Prepared, State};
+use turns::Turns;
 
 pub(crate) use recovery::{Visit, has_files, remove_all};
 #[cfg(feature = "cli")]
@@ -95,14 +100,13 @@ impl Holders {
 #[derive(Debug)]
 pub(crate) struct Wal {
     config: Config,
-    /// Held by the one thread that syncs, so that those who wait for it share its sync. Taken
-    /// before `state`.
-    syncing: Mutex<()>,
+    /// Decides whose turn it is to sync, so that those who wait share one sync.
+    turns: Turns,
     /// The segments and the writer. Held while a commit is written, never during a sync, and
     /// no other lock is taken under it.
     state: Mutex<State>,
-    /// The position up to which the log is durable. Stored under `syncing` after the sync,
-    /// loaded anywhere: it only grows.
+    /// The position up to which the log is durable. Stored after the sync by the one whose turn
+    /// it is, loaded anywhere: it only grows.
     durable: AtomicU64,
     /// Segments that nothing needs and the last open found. A leaf.
     leftovers: Mutex<Vec<PathBuf>>,
@@ -131,7 +135,7 @@ impl Wal {
         let durable = AtomicU64::new(state.end().0);
         Ok(Self {
             config,
-            syncing: Mutex::new(()),
+            turns: Turns::default(),
             state: Mutex::new(state),
             durable,
             leftovers: Mutex::new(leftovers),
@@ -184,10 +188,9 @@ impl Wal {
         if self.durable() >= lsn || planted(Bug::WriteAcknowledgedBeforeSync) {
             return Ok(());
         }
-        let _syncing = self.syncing.lock();
-        if self.durable() >= lsn {
+        let Some(_turn) = self.turns.take(|| self.durable() >= lsn) else {
             return Ok(());
-        }
+        };
         let end = self.sync_all(lsn)?;
         assert!(lsn <= end, "sync to {lsn}, written up to {end}");
         Ok(())
@@ -200,13 +203,13 @@ impl Wal {
     ///
     /// As [`sync_to`](Self::sync_to).
     pub(crate) fn close(&self) -> Result<Lsn> {
-        let _syncing = self.syncing.lock();
+        let _turn = self.turns.take(|| false);
         let end = self.sync_all(self.end())?;
         self.state.lock().remove_stage(&self.config);
         Ok(end)
     }
 
-    /// Syncs what is there, at least up to `lsn`, and publishes the end. Only under `syncing`.
+    /// Syncs what is there, at least up to `lsn`, and publishes the end. Only in one's turn.
     fn sync_all(&self, lsn: Lsn) -> Result<Lsn> {
         let job = self.state.lock().sync_job(lsn)?;
         let mut result = job.run(&self.config);
