@@ -27,6 +27,8 @@ use super::view::{KeyspaceView, View};
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of the log's stage; smaller where segments are small.
 const STAGE_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of zeros that are written at once ahead of synced records; fewer where segments are small.
+const AHEAD_BYTES_MAX: u64 = 256 << 10;
 
 /// Numbers open stores within the process.
 static INSTANCES: ProcessCounter = ProcessCounter::new();
@@ -383,6 +385,7 @@ fn wal_config(options: &Options, tables: &TableStore, journal_id: u64) -> wal::C
         journal_id,
         segment_bytes_max,
         stage_bytes: STAGE_BYTES_MAX.min(segment_bytes_max / 4),
+        ahead_bytes: AHEAD_BYTES_MAX.min(segment_bytes_max / 4),
     }
 }
 

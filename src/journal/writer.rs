@@ -24,6 +24,8 @@ pub(crate) struct Writer {
     written: Lsn,
     end: Lsn,
     broken: bool,
+    /// Length of the file up to which zeros were written ahead of the records.
+    zeros_end: u64,
     /// The records from `written` up to `end`: those that are staged.
     buffer: Vec<u8>,
 }
@@ -61,6 +63,7 @@ impl Writer {
             written: header.base,
             end: header.base,
             broken: false,
+            zeros_end: 0,
             buffer: Vec::new(),
         })
     }
@@ -92,6 +95,7 @@ impl Writer {
             // Spares a reader the failed records where it works; the next segment's base makes
             // them void where it does not.
             let _ = self.file.set_len(self.len());
+            self.zeros_end = 0;
             return Err(error);
         }
         self.written = end;
@@ -131,6 +135,44 @@ impl Writer {
         self.empty_buffer();
         self.written = self.end;
         result
+    }
+
+    /// Writes zeros behind the records, up to the length `len` of the file, and returns how many:
+    /// none if they reach so far already. A sync of records that come to lie where zeros are
+    /// durable finds the file no longer than before, and no new place for its bytes.
+    ///
+    /// If that fails, the file ends with the records, where that works. Nothing depends on zeros.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub(crate) fn write_zeros(&mut self, len: u64) -> Result<u64> {
+        let from = self.len().max(self.zeros_end);
+        let count = len.saturating_sub(from);
+        if count == 0 {
+            return Ok(0);
+        }
+        let zeros = vec![0; usize::try_from(count).unwrap_or(0)];
+        let result = self.file.write_all_at(from, &zeros);
+        self.zeros_end = len;
+        if result.is_err() {
+            // On a full disk, others need the room more.
+            self.cut_zeros();
+        }
+        result.map(|()| count)
+    }
+
+    /// Takes the zeros away that no record has taken the place of, where that works.
+    pub(crate) fn cut_zeros(&mut self) {
+        if self.zeros() > 0 {
+            let _ = self.file.set_len(self.len_up_to(self.written));
+            self.zeros_end = 0;
+        }
+    }
+
+    /// Zeros behind the records, where no others are to be.
+    pub(crate) fn zeros(&self) -> u64 {
+        self.zeros_end.saturating_sub(self.len())
     }
 
     fn empty_buffer(&mut self) {

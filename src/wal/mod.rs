@@ -4,10 +4,13 @@
 //! [`Wal::append`] hands commits to the operating system, [`Wal::sync_to`] makes them durable.
 //! Those that are not to be durable at once go through the stage, a small file that is mapped into
 //! memory: storing into it is handing over, too, and many commits then take one write.
+//! Where small records are synced, zeros are written ahead of them, so that most syncs change no
+//! more than bytes of a file.
 //! A segment goes once every keyspace with writes in it has flushed them: [`Wal::retirable`]
 //! tells which segment is the first that is still needed, the caller records it in the manifest,
 //! and [`Wal::remove_before`] removes the files. See `docs/format.md`, section "Write-ahead log".
 
+mod ahead;
 #[cfg(test)]
 #[cfg(shuttle)]
 mod models;
@@ -60,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) segment_bytes_max: u64,
     /// Length of the stage; 0 for none.
     pub(crate) stage_bytes: u64,
+    /// So many zeros are written at once ahead of records that are synced often; 0 for none.
+    pub(crate) ahead_bytes: u64,
 }
 
 impl Config {
@@ -196,8 +201,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Syncs everything, removes the stage, and returns the end of the log, which the caller may
-    /// record as a floor. Nothing may be appended afterwards.
+    /// Syncs everything, removes what is no part of the log, and returns the end of the log, which
+    /// the caller may record as a floor. Nothing may be appended afterwards.
     ///
     /// # Errors
     ///
@@ -205,13 +210,13 @@ impl Wal {
     pub(crate) fn close(&self) -> Result<Lsn> {
         let _turn = self.turns.take(|| false);
         let end = self.sync_all(self.end())?;
-        self.state.lock().remove_stage(&self.config);
+        self.state.lock().end_files(&self.config);
         Ok(end)
     }
 
     /// Syncs what is there, at least up to `lsn`, and publishes the end. Only in one's turn.
     fn sync_all(&self, lsn: Lsn) -> Result<Lsn> {
-        let job = self.state.lock().sync_job(lsn)?;
+        let job = self.state.lock().sync_job(&self.config, lsn)?;
         let mut result = job.run(&self.config);
         if planted(Bug::FailedSyncRetried) && result.is_err() {
             result = job.run(&self.config);
@@ -322,13 +327,14 @@ impl Wal {
         self.state.lock().end()
     }
 
-    /// Length of all segment files that are still needed, with what is staged of them.
+    /// Length of all segment files that are still needed, with what is staged of them and the zeros
+    /// ahead of them.
     pub(crate) fn bytes(&self) -> u64 {
         self.state.lock().bytes()
     }
 
     /// Bytes written since the log was opened, each record once, however it came into its segment,
-    /// and the stage once.
+    /// the stage once, and the zeros ahead of records.
     pub(crate) fn bytes_written(&self) -> u64 {
         self.state.lock().bytes_written()
     }

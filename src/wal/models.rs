@@ -11,6 +11,7 @@ fn open(env: &SimEnv) -> Arc<Wal> {
         journal_id: 7,
         segment_bytes_max: 150,
         stage_bytes: 0,
+        ahead_bytes: 0,
     };
     Arc::new(Wal::open(config, 0, Lsn::ZERO, &mut |_, _| Ok(())).unwrap())
 }

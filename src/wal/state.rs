@@ -11,6 +11,7 @@ use crate::options::Durability;
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
 
+use super::ahead::Ahead;
 use super::stage::{STAGE_KIND, Staging};
 use super::{Config, Holders, KIND, poisoned};
 
@@ -85,6 +86,7 @@ pub(super) struct State {
     segments: VecDeque<Live>,
     writer: Writer,
     staging: Staging,
+    ahead: Ahead,
     prepared: Option<Prepared>,
     preparing: bool,
     next_number: u64,
@@ -103,6 +105,7 @@ impl State {
         Self {
             segments,
             bytes_written: writer.len(),
+            ahead: Ahead::new(writer.end()),
             writer,
             staging: Staging::Untried,
             prepared: None,
@@ -179,14 +182,16 @@ impl State {
         Ok(true)
     }
 
-    /// Removes the stage's file, once the segments have all that was in it.
-    pub(super) fn remove_stage(&mut self, config: &Config) {
+    /// Removes the stage's file, once the segments have all that was in it, and what was written
+    /// ahead of them.
+    pub(super) fn end_files(&mut self, config: &Config) {
         assert_eq!(
             self.writer.written(),
             self.writer.end(),
             "records are staged"
         );
         self.staging.remove(config);
+        self.writer.cut_zeros();
     }
 
     /// Goes on in the next segment. If that fails, the state is as before, and the number lost.
@@ -238,7 +243,7 @@ impl State {
     }
 
     /// What to sync so that the log is durable up to `lsn`, and as far beyond as it is written.
-    pub(super) fn sync_job(&mut self, lsn: Lsn) -> Result<SyncJob> {
+    pub(super) fn sync_job(&mut self, config: &Config, lsn: Lsn) -> Result<SyncJob> {
         self.check_poison()?;
         let skip = planted(Bug::WalStageNotWrittenBeforeSync);
         let written = if skip { Ok(()) } else { self.writer.flush() };
@@ -250,6 +255,9 @@ impl State {
         if end < lsn {
             // Others staged what cannot be written is no matter to those who need no more.
             written?;
+        }
+        if end == self.end() && !self.writer.is_broken() {
+            self.bytes_written += self.ahead.before_sync(config, &mut self.writer);
         }
         let unsynced = |live: &Live| live.unsynced.clone().map(|file| (live.number, file));
         Ok(SyncJob {
@@ -384,7 +392,8 @@ impl State {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.segments.iter().map(Live::bytes).sum()
+        let records: u64 = self.segments.iter().map(Live::bytes).sum();
+        records + self.writer.zeros()
     }
 
     pub(super) fn bytes_written(&self) -> u64 {

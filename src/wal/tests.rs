@@ -12,18 +12,28 @@ const SEGMENT_BYTES_MAX: u64 = 200;
 struct Shape {
     segment_bytes_max: u64,
     stage_bytes: u64,
+    ahead_bytes: u64,
 }
 
 /// Every record is written by itself.
 const UNSTAGED: Shape = Shape {
     segment_bytes_max: SEGMENT_BYTES_MAX,
     stage_bytes: 0,
+    ahead_bytes: 0,
 };
 /// Two or three records are staged, and longer ones never.
 const STAGED: Shape = Shape {
     segment_bytes_max: 2 * SEGMENT_BYTES_MAX,
     stage_bytes: 250,
+    ahead_bytes: 0,
 };
+/// The same, with zeros ahead of records up to the end of each segment, once syncs are many.
+const AHEAD: Shape = Shape {
+    segment_bytes_max: 3 * SEGMENT_BYTES_MAX,
+    stage_bytes: 250,
+    ahead_bytes: 2000,
+};
+const SHAPES: [Shape; 3] = [UNSTAGED, STAGED, AHEAD];
 
 fn config_as(env: &SimEnv, shape: Shape) -> Config {
     Config {
@@ -32,6 +42,7 @@ fn config_as(env: &SimEnv, shape: Shape) -> Config {
         journal_id: 7,
         segment_bytes_max: shape.segment_bytes_max,
         stage_bytes: shape.stage_bytes,
+        ahead_bytes: shape.ahead_bytes,
     }
 }
 
@@ -468,12 +479,13 @@ struct Told {
 }
 
 /// Writes, syncs, prepares and retires; what it promised is noted after each step.
-fn work(env: &SimEnv, wal: &Wal, from: u32) -> Vec<Told> {
+fn work(env: &SimEnv, wal: &Wal, shape: Shape, from: u32) -> Vec<Told> {
     let mut told = Told {
         first_needed: wal.first_segment(),
         ..Told::default()
     };
     let mut all = Vec::new();
+    let sync_every = if shape.ahead_bytes > 0 { 2 } else { 5 };
     for n in from..from + 24 {
         let lsn = put(wal, n).unwrap();
         told.written = n;
@@ -484,7 +496,7 @@ fn work(env: &SimEnv, wal: &Wal, from: u32) -> Vec<Told> {
         if wal.wants_next() && n % 2 == 0 {
             wal.prepare_next().unwrap();
         }
-        if n % 5 == 0 {
+        if n % sync_every == 0 {
             wal.sync_to(lsn).unwrap();
             told.durable = n;
             all.push(Told {
@@ -530,11 +542,11 @@ fn check(seen: &[u32], told: &Told, policy: CrashPolicy, what: &str) {
 
 #[test]
 fn a_crash_anywhere_keeps_a_prefix_with_everything_durable() {
-    for shape in [UNSTAGED, STAGED] {
+    for shape in SHAPES {
         let env = new_env();
         env.record(true);
         let (wal, _) = open_as(&env, shape, 0, Lsn::ZERO).unwrap();
-        let all = work(&env, &wal, 1);
+        let all = work(&env, &wal, shape, 1);
         env.record(false);
         let images = env.take_recorded();
         assert!(images.len() > 60);
@@ -565,10 +577,10 @@ fn a_crash_anywhere_keeps_a_prefix_with_everything_durable() {
 
 #[test]
 fn a_crash_anywhere_in_the_recovery_of_a_crash_changes_nothing() {
-    for shape in [UNSTAGED, STAGED] {
+    for shape in SHAPES {
         let env = new_env();
         let (wal, _) = open_as(&env, shape, 0, Lsn::ZERO).unwrap();
-        let all = work(&env, &wal, 1);
+        let all = work(&env, &wal, shape, 1);
         let told = all[all.len() - 1];
         for policy in CrashPolicy::ALL {
             let crashed = env.capture().crash(*policy, 5);
@@ -591,10 +603,10 @@ fn a_crash_anywhere_in_the_recovery_of_a_crash_changes_nothing() {
 
 #[test]
 fn an_error_anywhere_in_open_leaves_a_log_that_opens() {
-    for shape in [UNSTAGED, STAGED] {
+    for shape in SHAPES {
         let env = new_env();
         let (wal, _) = open_as(&env, shape, 0, Lsn::ZERO).unwrap();
-        let all = work(&env, &wal, 1);
+        let all = work(&env, &wal, shape, 1);
         let first = all[all.len() - 1].first_needed;
         let image = env.capture();
         let expected = open_as(&image.crash(CrashPolicy::Kill, 1), shape, first, Lsn::ZERO)
@@ -634,4 +646,5 @@ fn all_segments_can_be_removed() {
     assert!(open(&lost).1.is_empty());
 }
 
+mod ahead;
 mod staged;

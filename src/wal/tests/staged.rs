@@ -11,6 +11,7 @@ fn shape() -> Shape {
     Shape {
         segment_bytes_max: 2000,
         stage_bytes: STAGE_BYTES,
+        ahead_bytes: 0,
     }
 }
 
