@@ -253,21 +253,22 @@ impl Segment {
         })
     }
 
-    /// The highest durable position that the header or any record tells of, also a record
-    /// beyond bad ones, whose payload may be gone. A segment without a header is looked through
-    /// as if its base were `base_guess`.
-    pub(crate) fn told_durable(&self, base_guess: Lsn) -> Lsn {
-        let (base, mut told) = match &self.header {
-            Some(header) => (header.base, header.durable),
-            None => (base_guess, Lsn::ZERO),
+    /// The highest durable position that the header tells of, or any record from the position
+    /// `from` on, also one beyond bad ones, whose payload may be gone. A segment without a header
+    /// is looked through as if `from` were its base.
+    pub(crate) fn told_durable(&self, from: Lsn) -> Lsn {
+        let (bytes, mut told) = if let Some(header) = &self.header {
+            (self.bytes_from(from), header.durable)
+        } else {
+            let bytes = self.bytes.get(SEGMENT_HEADER_LEN..);
+            (bytes.unwrap_or_default(), Lsn::ZERO)
         };
-        let bytes = self.bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default();
         let mut pos = 0;
         while let Some(rest) = bytes
             .get(pos..)
             .filter(|rest| rest.len() >= RECORD_HEADER_LEN)
         {
-            let header = base
+            let header = from
                 .0
                 .checked_add(pos as u64)
                 .and_then(|at| RecordHeader::decode(self.place, Lsn(at), rest));

@@ -66,9 +66,11 @@ pub(crate) struct Recovered {
     pub(crate) staged: Vec<(Lsn, Lsn)>,
 }
 
-/// Decides where the journal of `segments`, given by rising number, ends, and then calls `visit`
-/// with the index of the segment, the position behind the record and the payload, for each record
-/// that counts, in order. Changes nothing on disk: see [`cut`].
+/// Decides where the journal of `segments`, given by rising number, ends, and calls `visit` with
+/// the index of the segment, the position behind the record and the payload, for each record that
+/// counts, in order. Changes nothing on disk: see [`cut`].
+///
+/// Each file is read once, so what was visited is of no worth where an error is returned.
 ///
 /// `stage` is what the journal keeps of a segment's last records in another file, if it does.
 ///
@@ -100,9 +102,7 @@ pub(crate) fn recover(
         stage,
     };
     let headers = journal.headers()?;
-    let recovered = journal.plan(&headers, floor)?;
-    journal.visit(&headers, &recovered, visit)?;
-    Ok(recovered)
+    journal.read_all(&headers, floor, visit)
 }
 
 /// The records that count of a segment and of the stage that goes on with it.
@@ -194,20 +194,22 @@ impl Journal<'_> {
         read_segment(self.env, &file.path, self.kind, self.id, file.number)
     }
 
+    fn told_by_stage(&self) -> Lsn {
+        let stage = self.stage.filter(|_| !planted(Bug::WalStageTellsNothing));
+        stage.map_or(Lsn::ZERO, Stage::told_durable)
+    }
+
     /// Reads every segment, also those behind the end, for what they tell of the durable end.
-    fn plan(&self, headers: &[Option<SegmentHeader>], floor: Lsn) -> Result<Recovered> {
-        let start = headers
-            .iter()
-            .flatten()
-            .next()
-            .map_or(Lsn::ZERO, |header| header.base);
+    fn read_all(
+        &self,
+        headers: &[Option<SegmentHeader>],
+        floor: Lsn,
+        visit: Visit<'_>,
+    ) -> Result<Recovered> {
+        let first = headers.iter().flatten().next();
+        let start = first.map_or(Lsn::ZERO, |header| header.base);
         let mut end = start;
-        let mut told = floor;
-        if let Some(stage) = self.stage
-            && !planted(Bug::WalStageTellsNothing)
-        {
-            told = told.max(stage.told_durable());
-        }
+        let mut told = floor.max(self.told_by_stage());
         let mut open = true;
         let mut keep = 0;
         let mut spans = Vec::new();
@@ -215,25 +217,27 @@ impl Journal<'_> {
         let mut file_len = 0;
         for index in 0..self.segments.len() {
             let segment = self.read(index)?;
-            told = told.max(segment.told_durable(end));
             if index == 0 {
                 check_first(&segment, start)?;
             }
             let Some(header) = segment.header() else {
+                told = told.max(segment.told_durable(end));
                 spans.push(None);
                 continue;
             };
             open = open && header.base == end;
+            // Every header in the file tells, and those of the records are looked at but once.
+            let mut untold = header.base;
             if open {
-                for (record, is_staged) in
-                    self.records(index, &segment, Self::limit(headers, index))
-                {
-                    end = record.end;
-                    match staged.last_mut() {
-                        _ if !is_staged => {}
-                        Some((_, to)) if *to == record.start => *to = record.end,
-                        _ => staged.push((record.start, record.end)),
-                    }
+                let limit = Self::limit(headers, index);
+                let records = self.records(index, &segment, limit);
+                let behind = visit_all(records, &mut staged, &mut |record| {
+                    told = told.max(record.durable);
+                    visit(index, record.end, record.payload)
+                })?;
+                end = behind.unwrap_or(end);
+                if self.stage_of(index).is_none() {
+                    untold = end;
                 }
                 let span = Span {
                     base: header.base,
@@ -244,6 +248,7 @@ impl Journal<'_> {
                 keep = index + 1;
                 file_len = span.valid_len();
             }
+            told = told.max(segment.told_durable(untold));
         }
         spans.truncate(keep);
         if end < told && !planted(Bug::DurableDamageCut) {
@@ -296,34 +301,26 @@ impl Journal<'_> {
             "{place}: the journal's valid records end at {end}, it was durable up to {told}"
         ))
     }
+}
 
-    fn visit(
-        &self,
-        headers: &[Option<SegmentHeader>],
-        recovered: &Recovered,
-        visit: Visit<'_>,
-    ) -> Result<()> {
-        for (index, span) in recovered.spans.iter().enumerate() {
-            let Some(span) = span.filter(|span| span.base < span.end) else {
-                continue;
-            };
-            let segment = self.read(index)?;
-            let mut end = span.base;
-            let limit = Self::limit(headers, index).min(span.end);
-            for (record, _) in self.records(index, &segment, limit) {
-                visit(index, record.end, record.payload)?;
-                end = record.end;
-            }
-            if end != span.end {
-                return Err(Error::corruption(format!(
-                    "{}: valid up to {} when first read, now up to {end}",
-                    segment.path().display(),
-                    span.end
-                )));
-            }
+/// Visits the records, adds to `staged` what is staged alone of them, and returns the position
+/// behind the last, if there is any.
+fn visit_all(
+    records: Records<'_>,
+    staged: &mut Vec<(Lsn, Lsn)>,
+    visit: &mut dyn FnMut(&Record<'_>) -> Result<()>,
+) -> Result<Option<Lsn>> {
+    let mut end = None;
+    for (record, is_staged) in records {
+        visit(&record)?;
+        end = Some(record.end);
+        match staged.last_mut() {
+            _ if !is_staged => {}
+            Some((_, to)) if *to == record.start => *to = record.end,
+            _ => staged.push((record.start, record.end)),
         }
-        Ok(())
     }
+    Ok(end)
 }
 
 /// Nothing vouches for the base of a first segment but its own header.

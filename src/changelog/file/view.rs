@@ -94,7 +94,7 @@ impl Part {
 
 /// Fails if `segment` tells that the journal was durable beyond its `end`.
 fn check_told(segment: &Segment, end: Lsn) -> Result<()> {
-    let told = segment.told_durable(end);
+    let told = segment.told_durable(segment.header().map_or(end, |header| header.base));
     if told <= end {
         return Ok(());
     }
