@@ -1,4 +1,4 @@
-//! What opening costs: after a good close, and with a write-ahead log to replay.
+//! What opening costs: after a good close, with everything in tables or not, and after a kill.
 
 #[path = "common/records.rs"]
 mod records;
@@ -34,7 +34,8 @@ fn open(path: &Path) -> Db {
 
 fn opens(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (live, killed) = (dir.path().join("live"), dir.path().join("killed"));
+    let path = |name| dir.path().join(name);
+    let (live, killed, closed) = (path("live"), path("killed"), path("closed"));
     let db = Db::open(&live, Options::new()).expect("open");
     let keyspace = db.keyspace("bench", KeyspaceOptions::new());
     let keyspace = keyspace.expect("keyspace");
@@ -44,12 +45,16 @@ fn opens(criterion: &mut Criterion) {
     }
     copy(&live, &killed).expect("copy");
     db.close().expect("close");
+    copy(&live, &closed).expect("copy");
+    let db = open(&live);
+    db.flush().expect("flush");
+    db.close().expect("close");
 
     let mut group = criterion.benchmark_group("recovery");
     group.sampling_mode(SamplingMode::Flat);
     group.sample_size(10);
     group.throughput(Throughput::Elements(ENTRIES));
-    for (name, source) in [("closed", &live), ("killed", &killed)] {
+    for (name, source) in [("flushed", &live), ("closed", &closed), ("killed", &killed)] {
         let fresh = || -> (TempDir, PathBuf) {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let path = dir.path().join("store");

@@ -10,6 +10,7 @@ use crate::options::KeyspaceOptions;
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Ordering};
 use crate::version::{Change, Manifest, State, VersionEdit};
+use crate::wal::Wal;
 
 use super::DbInner;
 use super::view::{KeyspaceView, View};
@@ -114,6 +115,23 @@ impl DbInner {
             return Err(error);
         }
         result
+    }
+
+    /// Ends the log, with nothing in it where all of it is in tables. Returns its end.
+    pub(crate) fn close_wal(&self, wal: &Wal) -> Result<Lsn> {
+        let flushed = |id| self.view().flushed(id);
+        let end = wal.close(&flushed)?;
+        let Some(first_needed) = wal.retirable(&flushed) else {
+            return Ok(end);
+        };
+        match self.install(|_| Ok(vec![Change::WalFirst(first_needed)]), |_| {}) {
+            // What stays behind is removed by the next open.
+            Ok(()) => drop(wal.remove_before(first_needed)),
+            Err(error) if error.kind() == ErrorKind::Poisoned => return Err(error),
+            // The segments are there still, whichever of them the next open takes for the first.
+            Err(_) => {}
+        }
+        Ok(end)
     }
 
     /// A number for a table or a run, never used before.

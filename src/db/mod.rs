@@ -420,7 +420,7 @@ impl DbInner {
             ));
         }
         let end = match &self.wal {
-            Some(wal) => wal.close()?,
+            Some(wal) => self.close_wal(wal)?,
             None => crate::journal::Lsn::ZERO,
         };
         self.installed.lock().close(end)

@@ -823,3 +823,5 @@ fn many_stores_stay_within_one_budget() {
     assert!(refused > 0);
     assert!(most <= limit + memtable_bytes, "{most} of {limit}");
 }
+
+mod closed;

@@ -19,7 +19,7 @@ mod stage;
 mod state;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
@@ -204,13 +204,25 @@ impl Wal {
     /// Syncs everything, removes what is no part of the log, and returns the end of the log, which
     /// the caller may record as a floor. Nothing may be appended afterwards.
     ///
+    /// Where no write is needed any more by what `flushed` says, and to look through all of them
+    /// would take the next open long, a new segment is begun: see [`retirable`](Self::retirable).
+    ///
     /// # Errors
     ///
     /// As [`sync_to`](Self::sync_to).
-    pub(crate) fn close(&self) -> Result<Lsn> {
+    pub(crate) fn close(&self, flushed: &dyn Fn(u32) -> SeqNo) -> Result<Lsn> {
         let _turn = self.turns.take(|| false);
         let end = self.sync_all(self.end())?;
-        self.state.lock().end_files(&self.config);
+        let keyspaces = self.state.lock().keyspaces_of_all();
+        let flushed = ask(flushed, keyspaces);
+        let mut state = self.state.lock();
+        state.end_files(&self.config);
+        // Without a new one, the segment is looked through.
+        let is_begun = state.leave_flushed(&self.config, &flushed).unwrap_or(false);
+        drop(state);
+        if is_begun {
+            self.sync_all(end)?;
+        }
         Ok(end)
     }
 
@@ -306,10 +318,7 @@ impl Wal {
     /// What it says can only be too low by the time it is used.
     fn flushed(&self, flushed: &dyn Fn(u32) -> SeqNo) -> BTreeMap<u32, SeqNo> {
         let keyspaces = self.state.lock().keyspaces();
-        keyspaces
-            .into_iter()
-            .map(|keyspace| (keyspace, flushed(keyspace)))
-            .collect()
+        ask(flushed, keyspaces)
     }
 
     /// The oldest segment. Once the manifest names it, its loss is noticed by the next open.
@@ -338,6 +347,11 @@ impl Wal {
     pub(crate) fn bytes_written(&self) -> u64 {
         self.state.lock().bytes_written()
     }
+}
+
+fn ask(flushed: &dyn Fn(u32) -> SeqNo, keyspaces: BTreeSet<u32>) -> BTreeMap<u32, SeqNo> {
+    let with_flushed = |keyspace| (keyspace, flushed(keyspace));
+    keyspaces.into_iter().map(with_flushed).collect()
 }
 
 fn poisoned(error: &Error) -> Error {

@@ -15,6 +15,10 @@ use super::ahead::Ahead;
 use super::stage::{STAGE_KIND, Staging};
 use super::{Config, Holders, KIND, poisoned};
 
+/// A last segment of which nothing is needed is left in place at a close while it is shorter than
+/// one in so many parts of a full one: to look through it costs an open less than a new one.
+const LEFT_PARTS_MAX: u64 = 64;
+
 /// A segment that is still needed.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -194,6 +198,22 @@ impl State {
         self.writer.cut_zeros();
     }
 
+    /// Begins a new segment behind a long one, if nothing in any is needed by what `flushed` says:
+    /// true if so. Only when all is durable, and nothing more will be appended.
+    pub(super) fn leave_flushed(
+        &mut self,
+        config: &Config,
+        flushed: &BTreeMap<u32, SeqNo>,
+    ) -> Result<bool> {
+        let is_long = self.writer.len() >= config.segment_bytes_max / LEFT_PARTS_MAX;
+        let is_needed = |live: &Live| live.holders.unflushed(flushed).is_some();
+        if !is_long || self.current().is_empty() || self.segments.iter().any(is_needed) {
+            return Ok(false);
+        }
+        self.roll(config, self.end())?;
+        Ok(true)
+    }
+
     /// Goes on in the next segment. If that fails, the state is as before, and the number lost.
     fn roll(&mut self, config: &Config, durable: Lsn) -> Result<()> {
         self.writer.flush()?;
@@ -344,6 +364,14 @@ impl State {
     /// The keyspaces with writes in segments before the current one.
     pub(super) fn keyspaces(&self) -> BTreeSet<u32> {
         self.closed()
+            .flat_map(|live| live.holders.keyspaces())
+            .collect()
+    }
+
+    /// The same with the current one.
+    pub(super) fn keyspaces_of_all(&self) -> BTreeSet<u32> {
+        self.segments
+            .iter()
             .flat_map(|live| live.holders.keyspaces())
             .collect()
     }

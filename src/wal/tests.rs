@@ -153,7 +153,7 @@ fn what_was_written_is_replayed_over_segments_and_opens() {
     assert_eq!(seen, (1..30).collect::<Vec<_>>());
     assert_eq!((wal.end(), wal.durable()), (end, end));
     put_all(&wal, 30..40);
-    let end = wal.close().unwrap();
+    let end = wal.close(&|_| SeqNo::ZERO).unwrap();
     let (_, seen) = open_at(&env, wal.first_segment(), end).unwrap();
     assert_eq!(seen, (1..40).collect::<Vec<_>>());
 }
@@ -235,7 +235,7 @@ fn a_failed_append_is_void_and_the_next_goes_on_in_a_new_segment() {
             put_all(&wal, 3..6);
             expected.extend(3..6);
             assert_eq!(open(&env.capture().crash(CrashPolicy::Kill, 1)).1, expected);
-            let end = wal.close().unwrap();
+            let end = wal.close(&|_| SeqNo::ZERO).unwrap();
             for policy in CrashPolicy::ALL {
                 let crashed = env.capture().crash(*policy, 1);
                 assert_eq!(
@@ -263,7 +263,7 @@ fn a_full_disk_fails_appends_until_there_is_room() {
     }
     env.set_capacity(None);
     put_all(&wal, 5..8);
-    let end = wal.close().unwrap();
+    let end = wal.close(&|_| SeqNo::ZERO).unwrap();
     assert!(wal_files(&env).len() < 6, "{:?}", wal_files(&env));
     assert_eq!(open_at(&env, 1, end).unwrap().1, (1..8).collect::<Vec<_>>());
 }
@@ -281,7 +281,7 @@ fn a_failed_sync_stops_the_log() {
         assert_eq!(kind_of(wal.sync_to(end)), ErrorKind::Poisoned);
         assert_eq!(kind_of(put(&wal, 6)), ErrorKind::Poisoned);
         assert_eq!(kind_of(wal.prepare_next()), ErrorKind::Poisoned);
-        assert_eq!(kind_of(wal.close()), ErrorKind::Poisoned);
+        assert_eq!(kind_of(wal.close(&|_| SeqNo::ZERO)), ErrorKind::Poisoned);
         assert_eq!(wal.durable(), Lsn::ZERO);
         // What the system still shows is made durable by the next open.
         drop(wal);
@@ -362,7 +362,7 @@ fn segments_go_once_all_their_holders_are_flushed() {
     assert_eq!(wal_files(&env), [last]);
     assert_eq!(wal.oldest_holder(&everything), None);
     put_all(&wal, 30..33);
-    let end = wal.close().unwrap();
+    let end = wal.close(&|_| SeqNo::ZERO).unwrap();
     let (_, seen) = open_at(&env, last, end).unwrap();
     assert!(seen.ends_with(&[30, 31, 32]));
 }
@@ -395,7 +395,7 @@ fn missing_segments_are_corruption() {
     let env = new_env();
     let (wal, _) = open(&env);
     put_all(&wal, 1..30);
-    let end = wal.close().unwrap();
+    let end = wal.close(&|_| SeqNo::ZERO).unwrap();
     for number in wal_files(&env) {
         let image = env.capture().crash(CrashPolicy::Kill, 1);
         image.remove_file(&wal_path(number)).unwrap();
@@ -446,7 +446,7 @@ fn every_flip_and_truncation_of_a_closed_log_is_told() {
     let env = new_env();
     let (wal, _) = open(&env);
     put_all(&wal, 1..12);
-    let end = wal.close().unwrap();
+    let end = wal.close(&|_| SeqNo::ZERO).unwrap();
     let image = env.capture();
     for number in wal_files(&env) {
         let bytes = env.file_bytes(&wal_path(number)).unwrap();
@@ -647,4 +647,5 @@ fn all_segments_can_be_removed() {
 }
 
 mod ahead;
+mod closed;
 mod staged;

@@ -173,7 +173,7 @@ fn a_failed_write_of_what_is_staged_loses_nothing_and_keeps_nothing_else() {
             assert_eq!(kind_of(put(&wal, n)), ErrorKind::Io);
             assert_eq!(kind_of(put_synced(&wal, n)), ErrorKind::Io);
             assert_eq!(kind_of(wal.sync_to(wal.end())), ErrorKind::Io);
-            assert_eq!(kind_of(wal.close()), ErrorKind::Io);
+            assert_eq!(kind_of(wal.close(&|_| SeqNo::ZERO)), ErrorKind::Io);
             assert_eq!(
                 after(&env, CrashPolicy::Kill),
                 numbers(1..=written),
@@ -185,7 +185,7 @@ fn a_failed_write_of_what_is_staged_loses_nothing_and_keeps_nothing_else() {
         put_all(&wal, written + 1..=written + 3);
         let expected = numbers(1..=written + 3);
         assert_eq!(after(&env, CrashPolicy::Kill), expected, "{kind:?}");
-        let end = wal.close().unwrap();
+        let end = wal.close(&|_| SeqNo::ZERO).unwrap();
         for policy in CrashPolicy::ALL {
             let crashed = env.capture().crash(*policy, 1);
             assert_eq!(open_closed(&crashed, end).unwrap(), expected, "{kind:?}");
@@ -249,7 +249,7 @@ fn a_failed_append_behind_staged_records_is_void() {
         put_all(&wal, 4..=6);
         assert_eq!(wal_files(&env), [1, 2]);
         assert_eq!(after(&env, CrashPolicy::Kill), numbers(1..=6), "{kind:?}");
-        let end = wal.close().unwrap();
+        let end = wal.close(&|_| SeqNo::ZERO).unwrap();
         let crashed = env.capture().crash(CrashPolicy::MaxLoss, 1);
         assert_eq!(open_closed(&crashed, end).unwrap(), numbers(1..=6));
     }
@@ -320,7 +320,7 @@ fn a_stage_of_another_time_tells_nothing_new() {
     let (again, seen) = open(&killed);
     assert_eq!(seen, numbers(1..=10));
     put_all(&again, 11..=12);
-    let end = again.close().unwrap();
+    let end = again.close(&|_| SeqNo::ZERO).unwrap();
     killed.set_file_bytes(&stage_path(), &stage);
     assert_eq!(open_closed(&killed, end).unwrap(), numbers(1..=12));
     // The same, within one log.
@@ -329,7 +329,7 @@ fn a_stage_of_another_time_tells_nothing_new() {
         n += 1;
         put(&wal, n).unwrap();
     }
-    let end = wal.close().unwrap();
+    let end = wal.close(&|_| SeqNo::ZERO).unwrap();
     assert!(
         env.file_bytes(&stage_path()).is_none(),
         "a close leaves none"
@@ -361,7 +361,7 @@ fn the_number_of_a_segment_that_only_the_stage_tells_of_is_not_used_again() {
     let end = again
         .append(&[&other], &holders, Durability::Synced)
         .unwrap();
-    again.close().unwrap();
+    again.close(&|_| SeqNo::ZERO).unwrap();
     env.set_file_bytes(&stage_path(), &stage);
     let mut count = 0;
     let mut visit = |_: &[u8], _: &mut Holders| {
