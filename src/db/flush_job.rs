@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::key::SeqNo;
 use crate::memtable::{Memtable, MemtableCursor};
 use crate::merge::Merge;
+use crate::options::KeyspaceOptions;
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Ordering};
 use crate::version::{Change, TableMeta};
@@ -102,7 +103,7 @@ impl DbInner {
         if is_mostly_replaced && !outgoing.forced {
             self.compact_in_memory(&outgoing, all)?;
         } else {
-            self.flush_to_tables(&outgoing)?;
+            self.flush_to_tables(outgoing)?;
         }
         Ok(true)
     }
@@ -174,7 +175,7 @@ impl DbInner {
 
     /// Writes tables, installs them with the position that belongs to them, and lets the
     /// memtables go.
-    fn flush_to_tables(&self, outgoing: &Outgoing) -> Result<()> {
+    fn flush_to_tables(&self, outgoing: Outgoing) -> Result<()> {
         if let Some(wal) = &self.wal {
             // Else power loss could keep a table and lose the log's part of the same batch. First,
             // for where the log finds no room, tables must not take more of it.
@@ -182,21 +183,14 @@ impl DbInner {
                 wal.sync_to(wal.end())?;
             }
         }
-        let view = self.view();
-        let mut written = Vec::new();
-        for (id, memtables) in &outgoing.memtables {
-            // Dropped keyspaces need no tables.
-            if let Some(keyspace) = view.keyspace(*id) {
-                written.push((*id, self.write_run(keyspace, memtables, &view)?));
-            }
-        }
+        let mut written = self.write_runs(&outgoing)?;
         let bytes = written
             .iter()
             .flat_map(|(_, tables)| tables)
             .map(|table| table.len)
             .sum();
-        let first_needed = self.first_needed(outgoing);
-        self.go_ahead(outgoing, &mut written, first_needed)?;
+        let first_needed = self.first_needed(&outgoing);
+        self.go_ahead(&outgoing, &mut written, first_needed)?;
         let run = self.next_file();
         self.install(
             |state| {
@@ -217,23 +211,26 @@ impl DbInner {
                     });
                 }
                 if self.manual_release {
-                    changes.push(Change::Position(self.position_of(outgoing)));
+                    changes.push(Change::Position(self.position_of(&outgoing)));
                 }
                 changes.extend(first_needed.map(Change::WalFirst));
                 Ok(changes)
             },
             |view| {
                 for (id, _) in &outgoing.memtables {
-                    forget(view, *id, outgoing);
+                    forget(view, *id, &outgoing);
                 }
             },
         )?;
         self.counters.add_flush(bytes);
-        {
+        let flushed: Vec<Group> = {
             let mut state = self.commit.lock();
-            state.groups.drain(..outgoing.count);
             state.bytes_at_position = outgoing.bytes_written;
-        }
+            state.groups.drain(..outgoing.count).collect()
+        };
+        // Memory first, for what is written meanwhile takes more of it; and outside of the commit
+        // lock, for it takes the system a while to take it back.
+        drop((flushed, outgoing));
         if let (Some(wal), Some(first_needed)) = (&self.wal, first_needed) {
             // Segments that stay behind are removed by the next open.
             let _ = wal.remove_before(first_needed);
@@ -286,6 +283,20 @@ impl DbInner {
         Ok(())
     }
 
+    /// Writes a run of each keyspace. The view is let go with it: it holds the memtables that are
+    /// to go.
+    fn write_runs(&self, outgoing: &Outgoing) -> Result<Vec<(u32, Vec<TableMeta>)>> {
+        let view = self.view();
+        let mut written = Vec::new();
+        for (id, memtables) in &outgoing.memtables {
+            // Dropped keyspaces need no tables.
+            if let Some(keyspace) = view.keyspace(*id) {
+                written.push((*id, self.write_run(keyspace, memtables, &view)?));
+            }
+        }
+        Ok(written)
+    }
+
     fn write_run(
         &self,
         keyspace: &KeyspaceView,
@@ -318,7 +329,12 @@ impl DbInner {
     }
 
     /// Merges a plan's tables and installs what comes out.
-    pub(crate) fn merge_tables(&self, id: u32, keyspace: &KeyspaceView, plan: &Plan) -> Result<()> {
+    pub(crate) fn merge_tables(
+        &self,
+        id: u32,
+        options: &KeyspaceOptions,
+        plan: &Plan,
+    ) -> Result<()> {
         let mut boundaries = self.boundaries();
         if planted(Bug::CompactionIgnoresSnapshots) {
             boundaries.clear();
@@ -327,7 +343,7 @@ impl DbInner {
             plan,
             &Context {
                 store: &self.tables,
-                options: &keyspace.options,
+                options,
                 boundaries: &boundaries,
                 allocate: &|| self.next_file(),
                 cancel: self.work.stopping(),

@@ -315,10 +315,17 @@ impl Db {
     /// `Corruption` naming the first damaged place, `Io`, `Closed`.
     pub fn verify(&self) -> Result<u64> {
         self.inner().health.check_read()?;
-        let view = self.inner().view();
+        // Not the view: it would hold the memtables of now for as long as this takes.
+        let versions: Vec<_> = {
+            let view = self.inner().view();
+            view.keyspaces
+                .values()
+                .map(|it| Arc::clone(&it.version))
+                .collect()
+        };
         let mut entries = 0;
-        for keyspace in view.keyspaces.values() {
-            for table in keyspace.version.tables() {
+        for version in versions {
+            for table in version.tables() {
                 entries += table.reader()?.verify()?;
             }
         }

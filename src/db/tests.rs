@@ -242,11 +242,10 @@ fn compactions_of_one_keyspace_run_side_by_side() {
     let pick = |view: &KeyspaceView, busy: &Busy| pick(&view.version, busy, &options, 1 << 10);
     let claimed: Vec<_> = std::iter::from_fn(|| inner.claim(id, pick)).collect();
     assert!(claimed.len() > 2, "{} plans at once", claimed.len());
-    let view = inner.view();
-    let view = view.keyspace(id).unwrap();
     std::thread::scope(|scope| {
         for claimed in claimed {
-            scope.spawn(move || inner.carry_out(view, &claimed).unwrap());
+            let options = &options;
+            scope.spawn(move || inner.carry_out(options, &claimed).unwrap());
         }
     });
     assert_eq!(contents(&keyspace), model);

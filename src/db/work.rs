@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::compaction::{self, Busy, Kind, Plan, leveled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::SeqNo;
+use crate::options::KeyspaceOptions;
 use crate::runtime::{Job, Tenant};
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
 use crate::version::{Change, TableMeta};
 
 use super::DbInner;
@@ -306,23 +307,25 @@ impl DbInner {
         if self.work.is_stopping() || self.health.check_write().is_err() {
             return Ok(false);
         }
-        let view = self.view();
-        for (id, keyspace) in &view.keyspaces {
-            let picked = self.claim(*id, |keyspace, busy| {
+        // The view is let go at once: it holds the memtables of its time, which would take up
+        // memory until the end of the merge.
+        let picked = self.view().keyspaces.iter().find_map(|(id, keyspace)| {
+            let claimed = self.claim(*id, |keyspace, busy| {
                 if !keyspace.has_options || keyspace.restoring.load(Ordering::Acquire) {
                     return None;
                 }
                 let memtable_bytes = self.options.memtable_bytes_max as u64;
                 compaction::pick(&keyspace.version, busy, &keyspace.options, memtable_bytes)
-            });
-            if let Some(claimed) = picked {
-                // Another thread may find more to do meanwhile.
-                self.submit_compaction();
-                self.carry_out(keyspace, &claimed)?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
+            })?;
+            Some((Arc::clone(&keyspace.options), claimed))
+        });
+        let Some((options, claimed)) = picked else {
+            return Ok(false);
+        };
+        // Another thread may find more to do meanwhile.
+        self.submit_compaction();
+        self.carry_out(&options, &claimed)?;
+        Ok(true)
     }
 
     /// Picks a plan against the newest version and marks its tables busy, in one step.
@@ -340,12 +343,12 @@ impl DbInner {
         Some(Claimed { work, id, plan })
     }
 
-    pub(super) fn carry_out(&self, keyspace: &KeyspaceView, claimed: &Claimed<'_>) -> Result<()> {
+    pub(super) fn carry_out(&self, options: &KeyspaceOptions, claimed: &Claimed<'_>) -> Result<()> {
         match claimed.plan.kind {
             Kind::TrivialMove => self.move_tables(claimed.id, &claimed.plan),
             Kind::Merge => {
                 let begun = self.options.env.monotonic();
-                self.merge_tables(claimed.id, keyspace, &claimed.plan)?;
+                self.merge_tables(claimed.id, options, &claimed.plan)?;
                 let drained = claimed.plan.raw_bytes_of(0);
                 if drained > 0 {
                     let took = self.options.env.monotonic().saturating_sub(begun);
@@ -411,15 +414,15 @@ impl DbInner {
     ) -> Result<()> {
         loop {
             self.health.check_write()?;
-            let view = self.view();
-            let keyspace = super::read::view_of(&view, id)?;
+            // As above, not the view.
+            let options = Arc::clone(&super::read::view_of(&self.view(), id)?.options);
             if let Some(claimed) = self.claim(id, &mut pick) {
                 let running = self.work.begin_compaction()?;
-                let result = self.carry_out(keyspace, &claimed);
+                let result = self.carry_out(&options, &claimed);
                 let is_merge = claimed.plan.kind == Kind::Merge;
                 // Files of replaced tables go with the last who holds them: before the work counts
                 // as ended, for a close that waits for it lets the next owner in.
-                drop((claimed, view));
+                drop(claimed);
                 drop(running);
                 result?;
                 if is_merge {
