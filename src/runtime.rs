@@ -1,5 +1,7 @@
 //! What all stores of a process share: worker threads, block cache, memory budget.
 
+mod turns;
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,6 +10,10 @@ use crate::env::JoinHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RuntimeOptions;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, Weak};
+
+use turns::Turns;
+
+pub(crate) use turns::{Flushing, Merging};
 
 /// Work that a store asks its runtime to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +82,7 @@ struct Shared {
     threads: usize,
     /// Held by the one in-memory compaction that may run at a time.
     arena_turn: Mutex<()>,
+    turns: Turns,
     ending: AtomicBool,
 }
 
@@ -113,6 +120,12 @@ impl Runtime {
     ///
     /// `InvalidArgument` if an option is out of its bounds, `Io` if a thread cannot be started.
     pub fn new(options: RuntimeOptions) -> Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::with_processors(options, processors)
+    }
+
+    /// As [`new`](Self::new), on a machine that is taken to have so many processors.
+    pub(crate) fn with_processors(options: RuntimeOptions, processors: usize) -> Result<Self> {
         options.validate()?;
         let RuntimeOptions {
             env,
@@ -129,6 +142,7 @@ impl Runtime {
             tenants: Mutex::new(Vec::new()),
             threads,
             arena_turn: Mutex::new(()),
+            turns: Turns::new(processors),
             ending: AtomicBool::new(false),
         });
         let owner = Owner {
@@ -190,6 +204,27 @@ impl Runtime {
         self.shared().arena_turn.lock()
     }
 
+    /// Tells that a flush writes tables, for which merges may have to step aside.
+    pub(crate) fn begin_flush(&self) -> Flushing<'_> {
+        self.shared().turns.begin_flush()
+    }
+
+    /// Tells that a merge runs, which is to [step aside](Merging::step_aside) now and then.
+    pub(crate) fn begin_merge(&self) -> Merging<'_> {
+        self.shared().turns.begin_merge()
+    }
+
+    /// Has merges that stepped aside ask again whether they are urgent.
+    pub(crate) fn wake_merges(&self) {
+        self.shared().turns.wake();
+    }
+
+    /// Merges that have stepped aside.
+    #[cfg(test)]
+    pub(crate) fn merges_waiting(&self) -> usize {
+        self.shared().turns.waiting()
+    }
+
     /// Makes a store's memory count when the budget looks for a memtable to flush.
     pub(crate) fn register(&self, tenant: Weak<dyn Tenant>) {
         let mut tenants = self.shared().tenants.lock();
@@ -212,7 +247,7 @@ impl Runtime {
     /// How many threads may help a caller with what it does: those that are not kept for flushes,
     /// and no more than there are processors beside the caller's.
     pub(crate) fn helpers_max(&self) -> usize {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = self.shared().turns.processors();
         self.shared().threads.saturating_sub(1).min(processors - 1)
     }
 

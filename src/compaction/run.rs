@@ -19,6 +19,9 @@ use crate::sstable::{self, Access, BuilderOptions};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::version::{Table, TableMeta, TableStore};
 
+/// Entries that are written between two looks for more urgent work: some microseconds of time.
+const STEP_LEN: usize = 32;
+
 /// How the tables of `level` are laid out.
 pub(crate) fn layout(options: &KeyspaceOptions, level: usize) -> BuilderOptions {
     let is_last = level == LEVELS - 1;
@@ -52,6 +55,8 @@ pub(crate) struct Target<'a> {
     pub(crate) allocate: &'a dyn Fn() -> u64,
     /// Ends the work with `Closed` once it is true.
     pub(crate) cancel: &'a AtomicBool,
+    /// Called every few entries, without any lock: lets more urgent work go first.
+    pub(crate) step_aside: &'a dyn Fn(),
 }
 
 /// What a compaction needs to know beside its plan.
@@ -65,6 +70,8 @@ pub(crate) struct Context<'a> {
     pub(crate) allocate: &'a dyn Fn() -> u64,
     /// See [`Target::cancel`].
     pub(crate) cancel: &'a AtomicBool,
+    /// See [`Target::step_aside`].
+    pub(crate) step_aside: &'a dyn Fn(),
 }
 
 /// What a compaction has made.
@@ -98,6 +105,7 @@ pub(crate) fn run(plan: &Plan, context: &Context<'_>) -> Result<Outputs> {
         borders: &plan.borders,
         allocate: context.allocate,
         cancel: context.cancel,
+        step_aside: context.step_aside,
     };
     let sources = plan.inputs.iter().map(|input| {
         Chain::new(InputTables {
@@ -164,7 +172,13 @@ fn write_into(
     let mut tables = Vec::new();
     let mut open: Option<NewTable> = None;
     let mut last_user: Vec<u8> = Vec::new();
+    let mut entries_left = STEP_LEN;
     while let Some((key, value)) = entries.next_kept()? {
+        entries_left -= 1;
+        if entries_left == 0 {
+            (target.step_aside)();
+            entries_left = STEP_LEN;
+        }
         check_cancelled(target.cancel)?;
         match last_user.as_slice().cmp(key.user) {
             KeyOrdering::Less => {

@@ -135,6 +135,7 @@ impl DbInner {
             borders: &[],
             allocate: &|| self.next_file(),
             cancel: self.work.stopping(),
+            step_aside: &|| {},
         };
         let mut entries = RestoreEntries {
             entries,

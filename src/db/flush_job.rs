@@ -183,6 +183,8 @@ impl DbInner {
                 wal.sync_to(wal.end())?;
             }
         }
+        // Only now: the sync above needs no processor.
+        let flushing = self.runtime.begin_flush();
         let mut written = self.write_runs(&outgoing)?;
         let bytes = written
             .iter()
@@ -230,7 +232,7 @@ impl DbInner {
         };
         // Memory first, for what is written meanwhile takes more of it; and outside of the commit
         // lock, for it takes the system a while to take it back.
-        drop((flushed, outgoing));
+        drop((flushed, outgoing, flushing));
         if let (Some(wal), Some(first_needed)) = (&self.wal, first_needed) {
             // Segments that stay behind are removed by the next open.
             let _ = wal.remove_before(first_needed);
@@ -311,6 +313,7 @@ impl DbInner {
             borders: &[],
             allocate: &|| self.next_file(),
             cancel: self.work.stopping(),
+            step_aside: &|| {},
         };
         let boundaries = self.boundaries();
         let retention = Retention {
@@ -339,6 +342,8 @@ impl DbInner {
         if planted(Bug::CompactionIgnoresSnapshots) {
             boundaries.clear();
         }
+        let merging = self.runtime.begin_merge();
+        let is_urgent = || self.is_merge_urgent();
         let outputs = run::run(
             plan,
             &Context {
@@ -347,8 +352,10 @@ impl DbInner {
                 boundaries: &boundaries,
                 allocate: &|| self.next_file(),
                 cancel: self.work.stopping(),
+                step_aside: &|| merging.step_aside(&is_urgent),
             },
         )?;
+        drop(merging);
         self.install_outputs(id, plan, outputs.tables.iter().cloned())?;
         let bytes_of = |input: &Input| input.tables.iter().map(|table| table.meta.len).sum();
         let inputs = plan

@@ -823,4 +823,5 @@ fn many_stores_stay_within_one_budget() {
     assert!(most <= limit + memtable_bytes, "{most} of {limit}");
 }
 
+mod aside;
 mod closed;

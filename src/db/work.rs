@@ -477,9 +477,16 @@ impl DbInner {
             .add_stall(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
     }
 
+    /// True if a merge must not step aside: writers wait for it, or whoever closes the store.
+    pub(super) fn is_merge_urgent(&self) -> bool {
+        // Relaxed: the flush that makes it grow wakes those who stepped aside when it ends.
+        self.work.is_stopping() || self.level0_excess.load(Ordering::Relaxed) > 0
+    }
+
     /// Lets no new job begin and waits for the running ones.
     pub(crate) fn stop_work(&self) {
         self.work.stopping.store(true, Ordering::Release);
+        self.runtime.wake_merges();
         let mut state = self.work.state.lock();
         while state.flush_running || state.compactions_running > 0 {
             self.work.ended.wait(&mut state);

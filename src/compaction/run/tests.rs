@@ -19,6 +19,9 @@ struct Fixture {
     options: KeyspaceOptions,
     next_number: Cell<u64>,
     cancel: AtomicBool,
+    /// How often a run let others go first, and at which time it is cancelled meanwhile.
+    steps: Cell<usize>,
+    cancelled_at: usize,
 }
 
 impl Fixture {
@@ -38,6 +41,15 @@ impl Fixture {
             options,
             next_number: Cell::new(1),
             cancel: AtomicBool::new(false),
+            steps: Cell::new(0),
+            cancelled_at: usize::MAX,
+        }
+    }
+
+    fn step_aside(&self) {
+        self.steps.set(self.steps.get() + 1);
+        if self.steps.get() == self.cancelled_at {
+            self.cancel.store(true, Ordering::Relaxed);
         }
     }
 
@@ -54,6 +66,7 @@ impl Fixture {
             borders: &[],
             allocate: &|| self.allocate(),
             cancel: &self.cancel,
+            step_aside: &|| {},
         };
         let mut files = NewFiles::new(&self.store);
         let mut table = files.create(&target).unwrap();
@@ -75,6 +88,7 @@ impl Fixture {
             boundaries,
             allocate: &|| self.allocate(),
             cancel: &self.cancel,
+            step_aside: &|| self.step_aside(),
         };
         run(plan, &context)
     }
@@ -335,6 +349,24 @@ fn a_cancelled_run_leaves_nothing() {
     let error = fixture.run(&plan(&version), &[]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(fixture.files(), inputs);
+}
+
+#[test]
+fn a_run_lets_others_go_first_and_may_be_cancelled_meanwhile() {
+    let mut fixture = Fixture::new();
+    let entries: Vec<Entry> = (0..4 * STEP_LEN as u64).map(|at| put(at, at + 1)).collect();
+    let table = fixture.write(&entries);
+    let mut version = Version::default();
+    version.levels[0].runs.push(Run::new(vec![table]));
+    let plan = leveled::pick_full(&version, &Busy::default()).unwrap();
+    let inputs = fixture.files();
+    fixture.cancelled_at = 3;
+    let error = fixture.run(&plan, &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert_eq!((fixture.steps.get(), fixture.files()), (3, inputs));
+    fixture.cancel.store(false, Ordering::Relaxed);
+    fixture.run(&plan, &[]).unwrap();
+    assert_eq!(fixture.steps.get(), 3 + 4);
 }
 
 #[test]
