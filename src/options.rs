@@ -364,7 +364,9 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Runs in level 0 that start a compaction; 1 to 64. [`LEVEL0_RUNS_MAX`] unless set.
+    /// Runs in level 0 that start a compaction; 1 to 64. [`LEVEL0_RUNS_MAX`] unless set. With
+    /// [`Strategy::LazyLeveled`] fewer do, from two on, once reads have spent more on them than
+    /// that will cost.
     #[must_use]
     pub fn level0_runs_max(mut self, runs: usize) -> Self {
         self.level0_runs_max = runs;

@@ -42,13 +42,15 @@ pub(super) struct Shape {
     pub(super) ratio: u32,
 }
 
-/// See [`super::pick`].
+/// See [`super::pick`]. `level0_is_due` says that level 0 is to be merged as soon as it has two
+/// runs.
 pub(super) fn pick(
     version: &Version,
     busy: &Busy,
     options: &KeyspaceOptions,
     shape: Shape,
     memtable_bytes: u64,
+    level0_is_due: bool,
 ) -> Option<Plan> {
     let picker = Picker {
         version,
@@ -56,7 +58,7 @@ pub(super) fn pick(
         options,
         partitions: Partitions::of(version),
     };
-    picker.pick(shape, memtable_bytes)
+    picker.pick(shape, memtable_bytes, level0_is_due)
 }
 
 /// Level 0 into a run of level 1, or further down where nothing is in the way.
@@ -163,16 +165,17 @@ struct Picker<'a> {
 }
 
 impl Picker<'_> {
-    fn pick(&self, shape: Shape, memtable_bytes: u64) -> Option<Plan> {
+    fn pick(&self, shape: Shape, memtable_bytes: u64, level0_is_due: bool) -> Option<Plan> {
         let last_bytes = self.version.levels[LEVEL_LAST].bytes();
         let upper_bytes_max = (last_bytes / u64::from(shape.ratio)).max(memtable_bytes);
         let runs_max = self.runs_max(shape.runs_max, upper_bytes_max, memtable_bytes);
         let mut due = Vec::with_capacity(LEVELS);
         let runs = free_runs(self.version, self.busy).len();
-        due.push((
-            runs as u128 * SCORE_DUE / self.options.level0_runs_max as u128,
-            Step::Level0,
-        ));
+        let mut score = runs as u128 * SCORE_DUE / self.options.level0_runs_max as u128;
+        if level0_is_due && runs > 1 {
+            score = score.max(SCORE_DUE);
+        }
+        due.push((score, Step::Level0));
         let upper = self.upper_levels().flat_map(Level::tables);
         let free = upper.filter(|table| !self.busy.has(table));
         let bytes = free.map(|table| u128::from(weight(table))).sum::<u128>();

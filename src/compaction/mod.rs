@@ -31,20 +31,44 @@ const SCORE_DUE: u128 = 1000;
 /// The most urgent compaction that can run beside those of `busy`, or `None` if there is nothing
 /// to do or all of it must wait. Pure: equal arguments give equal plans.
 ///
-/// `memtable_bytes` is the size of a full memtable.
+/// `memtable_bytes` is the size of a full memtable. `runs_asked` is how many runs of level 0 beyond
+/// one gets have asked since it was last merged: see [`level0_price`].
 pub(crate) fn pick(
     version: &Version,
     busy: &Busy,
     options: &KeyspaceOptions,
     memtable_bytes: u64,
+    runs_asked: u64,
 ) -> Option<Plan> {
     match options.compaction {
         Strategy::Leveled => leveled::pick(version, busy, options, memtable_bytes),
         Strategy::LazyLeveled { runs_max, ratio } => {
             let shape = lazy_leveled::Shape { runs_max, ratio };
-            lazy_leveled::pick(version, busy, options, shape, memtable_bytes)
+            let level0_is_due =
+                level0_price(version, options).is_some_and(|price| runs_asked >= price);
+            lazy_leveled::pick(version, busy, options, shape, memtable_bytes, level0_is_due)
         }
     }
+}
+
+/// What a compaction costs beside its entries, in gets: it syncs a table and the manifest.
+const COMPACTION_GETS: u64 = 50_000;
+
+/// How many times gets must have asked one run of level 0 too many, until it is merged though its
+/// runs are fewer than the options want. `None` where they gain nothing by it.
+///
+/// Lazy-leveled writes each byte into level 1 once, now or later. A merge of fewer runs makes
+/// smaller runs there, so that more of them become one of level 2: about a quarter of a merge is
+/// what it costs, 100 ns an entry, and a get spends as much on a run. So reads and merges never
+/// cost twice what the better of the two would have cost alone. Leveled would write the whole of
+/// level 1 again.
+pub(crate) fn level0_price(version: &Version, options: &KeyspaceOptions) -> Option<u64> {
+    let level = &version.levels[0];
+    if level.runs.len() < 2 || options.compaction == Strategy::Leveled {
+        return None;
+    }
+    let entries: u64 = level.tables().map(|table| table.meta.entries).sum();
+    Some(entries.saturating_add(COMPACTION_GETS))
 }
 
 /// One source of a compaction: disjoint tables in key order that lie in one level.
@@ -156,6 +180,11 @@ impl Plan {
             .flat_map(|input| &input.tables)
             .map(|table| table.meta.raw_bytes)
             .sum()
+    }
+
+    /// True if it takes tables out of level 0.
+    pub(crate) fn takes_level0(&self) -> bool {
+        self.inputs.iter().any(|input| input.level == 0)
     }
 
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {

@@ -126,6 +126,8 @@ pub(super) struct Simulation {
     pub(super) busy: Busy,
     pub(super) options: KeyspaceOptions,
     memtable_bytes: u64,
+    /// What reads have paid.
+    runs_asked: u64,
     /// By table number.
     entries: HashMap<u64, Vec<Entry>>,
     next_number: u64,
@@ -145,6 +147,7 @@ impl Simulation {
                 ..KeyspaceOptions::new()
             },
             memtable_bytes: memtable_entries,
+            runs_asked: 0,
             entries: HashMap::new(),
             next_number: 1,
             next_seqno: 1,
@@ -183,6 +186,7 @@ impl Simulation {
             &self.busy,
             &self.options,
             self.memtable_bytes,
+            self.runs_asked,
         )
     }
 
@@ -411,6 +415,8 @@ mod tests {
         PickFull,
         Finish(usize),
         Choose(Compaction),
+        /// What reads have paid from here on.
+        Paid(u64),
     }
 
     fn strategy() -> impl Strategy<Value = Compaction> {
@@ -429,6 +435,7 @@ mod tests {
             2 => Just(Step::PickFull),
             24 => (0_usize..8).prop_map(Step::Finish),
             1 => strategy().prop_map(Step::Choose),
+            1 => prop_oneof![Just(0), Just(u64::MAX)].prop_map(Step::Paid),
         ]
     }
 
@@ -472,6 +479,10 @@ mod tests {
                     }
                     Step::Choose(strategy) => {
                         simulation.options.compaction = strategy;
+                        None
+                    }
+                    Step::Paid(runs_asked) => {
+                        simulation.runs_asked = runs_asked;
                         None
                     }
                 };

@@ -52,7 +52,7 @@ impl Cursor {
         inner.health.check_read()?;
         let view = inner.view();
         inner.aborts.check(point.seqno, point.aborts)?;
-        let walk = Walk::new(view, id, point, Keeping::Copied)?;
+        let walk = Walk::new(inner, view, id, point, Keeping::Copied)?;
         Ok(Self {
             db: db.clone(),
             walk,
@@ -61,9 +61,10 @@ impl Cursor {
 
     /// A cursor at the newest point.
     pub(super) fn newest(db: &Db, id: u32) -> Result<Self> {
-        db.inner().health.check_read()?;
-        let (view, point) = db.inner().read_point();
-        let walk = Walk::new(view, id, point, Keeping::Copied)?;
+        let inner = db.inner();
+        inner.health.check_read()?;
+        let (view, point) = inner.read_point();
+        let walk = Walk::new(inner, view, id, point, Keeping::Copied)?;
         Ok(Self {
             db: db.clone(),
             walk,

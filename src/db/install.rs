@@ -196,6 +196,7 @@ impl DbInner {
             version: Arc::default(),
             flushed: SeqNo::ZERO,
             restoring: Arc::default(),
+            runs_asked: Arc::default(),
         }
     }
 

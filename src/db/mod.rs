@@ -3,13 +3,14 @@
 //! In reading order: [`open`] brings a store up, [`write`] commits batches, [`seal`] decides when
 //! memtables are sealed and what marks and aborts do, [`work`] flushes and compacts in the
 //! background, [`install`] makes the results durable and visible, [`read`] reads single keys, and
-//! [`walk`] many: under [`range`] and [`cursor`].
+//! [`walk`] many: under [`range`] and [`cursor`]. What they ask is counted by [`asked`].
 //!
 //! Locks, in the order in which they are taken: the queue of writers, the snapshots, the commit
 //! lock, the manifest, the view. The locks of aborts, work and health are leaves: nothing is taken
 //! under them. Nothing is synced under the commit lock, but where a task, the only writer, has its
 //! position published.
 
+mod asked;
 mod bulk;
 mod cursor;
 mod flush_job;

@@ -338,6 +338,7 @@ impl Opened {
                 version: Arc::clone(&keyspace.version),
                 flushed: keyspace.flushed,
                 restoring: Arc::default(),
+                runs_asked: Arc::default(),
             };
             view.keyspaces.insert(*id, Arc::new(shown));
         }

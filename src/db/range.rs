@@ -118,7 +118,8 @@ impl Range {
     }
 
     fn walk(&self) -> Result<Walk> {
-        Walk::new(Arc::clone(&self.view), self.id, self.point, Keeping::Shared)
+        let view = Arc::clone(&self.view);
+        Walk::new(self.db.inner(), view, self.id, self.point, Keeping::Shared)
     }
 
     fn walk_at_low(&self) -> Result<Walk> {

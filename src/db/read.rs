@@ -8,7 +8,7 @@ use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::sstable::filter;
 use crate::sync::{Arc, Loaded, Ordering};
-use crate::version::{RunCursor, Version};
+use crate::version::RunCursor;
 
 use super::DbInner;
 use super::snapshot::ReadPoint;
@@ -103,17 +103,56 @@ impl DbInner {
         self.health.check_read()?;
         let (view, point) = self.load_read_point();
         // The view is of the point, so nothing that was aborted later can be missing from it.
-        get_in(&view, view_of(&view, id)?, key, point.seqno)
+        self.get_in(&view, view_of(&view, id)?, key, point.seqno)
     }
 
     /// The value of a key at a read point.
     pub(crate) fn get_at(&self, id: u32, key: &[u8], point: ReadPoint) -> Result<Option<Slice>> {
         self.health.check_read()?;
         let view = self.view.load();
-        let found = get_in(&view, view_of(&view, id)?, key, point.seqno);
+        let found = self.get_in(&view, view_of(&view, id)?, key, point.seqno);
         // Afterwards, for an abort could have come in between.
         self.aborts.check(point.seqno, point.aborts)?;
         found
+    }
+
+    fn get_in(
+        &self,
+        view: &View,
+        keyspace: &KeyspaceView,
+        key: &[u8],
+        at: SeqNo,
+    ) -> Result<Option<Slice>> {
+        for memtable in keyspace.memtables() {
+            if let Some((kind, value)) = memtable.get(key, at, view.dead()) {
+                return Ok((kind == ValueKind::Put).then_some(value));
+            }
+        }
+        self.get_in_tables(keyspace, key, at)
+    }
+
+    fn get_in_tables(
+        &self,
+        keyspace: &KeyspaceView,
+        key: &[u8],
+        at: SeqNo,
+    ) -> Result<Option<Slice>> {
+        let hash = filter::hash(key);
+        let (mut asked, mut found) = (0, None);
+        for run in keyspace.version.runs() {
+            let Some(table) = run.table_for(key) else {
+                continue;
+            };
+            asked += 1;
+            found = table.reader()?.get(key, hash, at)?;
+            if found.is_some() {
+                break;
+            }
+        }
+        self.count_get(keyspace, hash, asked);
+        Ok(found
+            .filter(|(trailer, _)| trailer.kind() == ValueKind::Put)
+            .map(|(_, value)| value))
     }
 }
 
@@ -127,28 +166,6 @@ pub(crate) fn view_of(view: &View, id: u32) -> Result<&Arc<KeyspaceView>> {
             Error::new(ErrorKind::NotFound, "the keyspace was dropped")
         }
     })
-}
-
-fn get_in(view: &View, keyspace: &KeyspaceView, key: &[u8], at: SeqNo) -> Result<Option<Slice>> {
-    for memtable in keyspace.memtables() {
-        if let Some((kind, value)) = memtable.get(key, at, view.dead()) {
-            return Ok((kind == ValueKind::Put).then_some(value));
-        }
-    }
-    get_in_tables(&keyspace.version, key, at)
-}
-
-fn get_in_tables(version: &Version, key: &[u8], at: SeqNo) -> Result<Option<Slice>> {
-    let hash = filter::hash(key);
-    for run in version.runs() {
-        let Some(table) = run.table_for(key) else {
-            continue;
-        };
-        if let Some((trailer, value)) = table.reader()?.get(key, hash, at)? {
-            return Ok((trailer.kind() == ValueKind::Put).then_some(value));
-        }
-    }
-    Ok(None)
 }
 
 /// All sources of a keyspace, the newest first.

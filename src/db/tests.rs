@@ -239,7 +239,7 @@ fn compactions_of_one_keyspace_run_side_by_side() {
     let options = by(tight);
     let inner = store.db.inner();
     let id = keyspace.id_in(inner).unwrap();
-    let pick = |view: &KeyspaceView, busy: &Busy| pick(&view.version, busy, &options, 1 << 10);
+    let pick = |view: &KeyspaceView, busy: &Busy| pick(&view.version, busy, &options, 1 << 10, 0);
     let claimed: Vec<_> = std::iter::from_fn(|| inner.claim(id, pick)).collect();
     assert!(claimed.len() > 2, "{} plans at once", claimed.len());
     std::thread::scope(|scope| {

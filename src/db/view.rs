@@ -9,6 +9,8 @@ use crate::planted::{Bug, planted};
 use crate::sync::{Arc, AtomicBool};
 use crate::version::Version;
 
+use super::asked::RunsAsked;
+
 /// The memtables and tables of one keyspace.
 #[derive(Clone)]
 pub(crate) struct KeyspaceView {
@@ -26,6 +28,8 @@ pub(crate) struct KeyspaceView {
     pub(crate) flushed: SeqNo,
     /// Set while a restore adds runs that are merged at its end: compaction keeps away.
     pub(crate) restoring: Arc<AtomicBool>,
+    /// What reads have paid for runs of level 0.
+    pub(crate) runs_asked: Arc<RunsAsked>,
 }
 
 impl KeyspaceView {

@@ -8,9 +8,10 @@ use crate::merge::Merge;
 use crate::slice::Slice;
 use crate::sync::Arc;
 
+use super::DbInner;
 use super::read::{Source, merge_of, view_of};
 use super::snapshot::ReadPoint;
-use super::view::View;
+use super::view::{KeyspaceView, View};
 
 /// How a walk backwards keeps a value that its sources have gone past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +41,11 @@ pub(super) struct Walk {
     /// Declared before the view, whose tables and memtables it reads.
     merge: Merge<Source>,
     view: Arc<View>,
+    keyspace: Arc<KeyspaceView>,
     point: ReadPoint,
     keeping: Keeping,
+    /// Entries passed since the walk was last placed.
+    passed: u64,
     at: At,
     /// The key whose versions are passed over; of the entry, while that is kept.
     key: Vec<u8>,
@@ -61,16 +65,21 @@ impl Walk {
     ///
     /// `NotFound` if the view does not have the keyspace, `Closed`.
     pub(super) fn new(
+        db: &DbInner,
         view: Arc<View>,
         id: u32,
         point: ReadPoint,
         keeping: Keeping,
     ) -> Result<Self> {
+        let keyspace = Arc::clone(view_of(&view, id)?);
+        db.merge_level0_if_paid(&keyspace);
         Ok(Self {
-            merge: merge_of(view_of(&view, id)?),
+            merge: merge_of(&keyspace),
             view,
+            keyspace,
             point,
             keeping,
+            passed: 0,
             at: At::Nowhere,
             key: Vec::new(),
             value: Kept::Copied(Vec::new()),
@@ -114,21 +123,28 @@ impl Walk {
         }
     }
 
-    pub(super) fn seek_to_first(&mut self) -> Result<()> {
+    /// Leaves the entry that the walk is on, to be placed anew.
+    fn begin(&mut self) {
         self.at = At::Nowhere;
+        let passed = std::mem::take(&mut self.passed);
+        self.keyspace.count_walk(1, passed);
+    }
+
+    pub(super) fn seek_to_first(&mut self) -> Result<()> {
+        self.begin();
         self.merge.seek_to_first()?;
         self.find_forward()
     }
 
     pub(super) fn seek_to_last(&mut self) -> Result<()> {
-        self.at = At::Nowhere;
+        self.begin();
         self.merge.seek_to_last()?;
         self.find_backward()
     }
 
     /// Goes to the first entry at or behind `target`.
     pub(super) fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
-        self.at = At::Nowhere;
+        self.begin();
         self.merge.seek(target)?;
         self.find_forward()
     }
@@ -136,13 +152,14 @@ impl Walk {
     /// Goes to the last entry at or before `target`, which must not lie between two versions of a
     /// key.
     pub(super) fn seek_for_prev(&mut self, target: InternalKey<'_>) -> Result<()> {
-        self.at = At::Nowhere;
+        self.begin();
         self.merge.seek_for_prev(target)?;
         self.find_backward()
     }
 
     /// Goes to the next entry. The walk must be on one, as for `prev`.
     pub(super) fn next(&mut self) -> Result<()> {
+        self.passed += 1;
         let at = std::mem::replace(&mut self.at, At::Nowhere);
         if at == At::Kept {
             self.merge.seek(InternalKey::behind(&self.key))?;
@@ -153,6 +170,7 @@ impl Walk {
     }
 
     pub(super) fn prev(&mut self) -> Result<()> {
+        self.passed += 1;
         let at = std::mem::replace(&mut self.at, At::Nowhere);
         if at != At::Kept {
             self.remember_key();
@@ -238,5 +256,11 @@ impl Walk {
 
     fn is_visible(&self, seqno: SeqNo) -> bool {
         seqno <= self.point.seqno && !is_dead(self.view.dead(), seqno)
+    }
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        self.keyspace.count_walk(0, self.passed);
     }
 }

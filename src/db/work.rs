@@ -315,7 +315,13 @@ impl DbInner {
                     return None;
                 }
                 let memtable_bytes = self.options.memtable_bytes_max as u64;
-                compaction::pick(&keyspace.version, busy, &keyspace.options, memtable_bytes)
+                let asked = keyspace.runs_asked.count();
+                let (version, options) = (&keyspace.version, &keyspace.options);
+                let plan = compaction::pick(version, busy, options, memtable_bytes, asked)?;
+                if plan.takes_level0() {
+                    keyspace.runs_asked.forget();
+                }
+                Some(plan)
             })?;
             Some((Arc::clone(&keyspace.options), claimed))
         });

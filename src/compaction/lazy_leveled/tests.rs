@@ -5,6 +5,11 @@ use crate::options::Strategy;
 
 /// Picks with memtables and tables of 100 bytes, four runs in level 0, three of a class.
 fn plan_of(text: &str, held: &str) -> Option<Plan> {
+    plan_where(text, held, false)
+}
+
+/// The same, with level 0 due whatever it holds, or not.
+fn plan_where(text: &str, held: &str, level0_is_due: bool) -> Option<Plan> {
     let version = parse(text);
     let options = KeyspaceOptions {
         table_bytes: 100,
@@ -14,7 +19,8 @@ fn plan_of(text: &str, held: &str) -> Option<Plan> {
         runs_max: 3,
         ratio: 10,
     };
-    pick(&version, &holding(&version, held), &options, shape, 100)
+    let busy = holding(&version, held);
+    pick(&version, &busy, &options, shape, 100, level0_is_due)
 }
 
 fn picked(text: &str, held: &str) -> String {
@@ -41,6 +47,38 @@ fn level0_becomes_a_run_that_is_cut_at_partitions() {
     assert_eq!(plan.cut, Cut::At);
     assert_eq!(plan.borders, [b"g", b"n"]);
     assert_eq!(plan.output_run(&parse(&text), b"a", b"f"), 1);
+}
+
+#[test]
+fn level0_is_merged_early_where_reads_have_paid_for_it() {
+    let paid = |text: &str, held: &str| {
+        let plan = plan_where(text, held, true);
+        plan.as_ref().map_or("nothing".to_owned(), draw)
+    };
+    let text = format!("L0: a-c / b-d\n{LAST}");
+    assert_eq!(picked(&text, ""), "nothing");
+    assert_eq!(paid(&text, ""), "merge L0: a-c / b-d -> L1");
+    assert_eq!(paid(&text, "b-d"), "nothing");
+    assert_eq!(paid(&text, "a-c"), "nothing", "one run gains nothing");
+    let text = format!("L0: a-c\n{LAST}");
+    assert_eq!(paid(&text, ""), "nothing");
+    let text = format!("L0: a-c / b-d\nL2: g-m / g-m / g-m\n{LAST}");
+    assert_eq!(
+        paid(&text, ""),
+        "merge L0: a-c / b-d -> L1",
+        "before classes"
+    );
+}
+
+#[test]
+fn level0_costs_its_entries_and_a_sync() {
+    let options = KeyspaceOptions::new();
+    let price = |text: &str| super::super::level0_price(&parse(text), &options);
+    assert_eq!(price("L0: a-c"), None);
+    assert_eq!(price("L0: a-c / b-d"), Some(50_200));
+    let leveled = KeyspaceOptions::new().compaction(Strategy::Leveled);
+    let version = parse("L0: a-c / b-d");
+    assert_eq!(super::super::level0_price(&version, &leveled), None);
 }
 
 #[test]
