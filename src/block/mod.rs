@@ -265,7 +265,14 @@ impl Block {
     }
 
     /// True if the user key at `index` is `user_key`.
+    #[inline]
     pub(crate) fn key_is(&self, index: usize, user_key: &[u8]) -> Result<bool> {
+        let bytes: &[u8] = &self.bytes;
+        // Mostly the heads differ already, and of the entry nothing else is looked at.
+        let suffix = user_key.strip_prefix(&bytes[self.prefix..self.suffixes]);
+        if suffix.is_none_or(|suffix| head_of(suffix) != self.head(bytes, index)) {
+            return Ok(false);
+        }
         Ok(self.version_at(index, user_key)?.is_some())
     }
 
