@@ -196,6 +196,20 @@ pub(crate) struct Run {
     /// Within a level a higher number is a newer run. In the last level it is 0.
     number: u64,
     tables: Vec<Arc<Table>>,
+    /// Of each table's largest key the head: a search among them looks at few cache lines.
+    ends: Vec<u64>,
+}
+
+/// The first eight bytes of a key as an integer that orders as they do.
+fn head_of(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(head) => u64::from_be_bytes(*head),
+        None => key
+            .iter()
+            .chain(&[0; 8])
+            .take(8)
+            .fold(0, |head, byte| head << 8 | u64::from(*byte)),
+    }
 }
 
 impl Run {
@@ -221,7 +235,12 @@ impl Run {
                 pair[1]
             );
         }
-        Self { number, tables }
+        let ends = tables.iter().map(|table| head_of(&table.meta.largest));
+        Self {
+            number,
+            ends: ends.collect(),
+            tables,
+        }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -234,10 +253,12 @@ impl Run {
 
     /// The table that may hold `key`.
     pub(crate) fn table_for(&self, key: &[u8]) -> Option<&Arc<Table>> {
-        let index = self
-            .tables
-            .partition_point(|table| *table.meta.largest < *key);
-        self.tables
+        let head = head_of(key);
+        let below = self.ends.partition_point(|end| *end < head);
+        let equal = self.ends[below..].partition_point(|end| *end == head);
+        let tables = &self.tables[below..];
+        let index = tables[..equal].partition_point(|table| *table.meta.largest < *key);
+        tables
             .get(index)
             .filter(|table| *table.meta.smallest <= *key)
     }
@@ -326,5 +347,50 @@ impl Version {
     /// The deepest level that has tables.
     pub(crate) fn last_level(&self) -> Option<usize> {
         self.levels.iter().rposition(|level| !level.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_finds_the_one_table_that_may_hold_a_key() {
+        // Long ones with one head, and some that end within it.
+        let keys = [
+            "a",
+            "a\0",
+            "ab",
+            "abcdefg",
+            "abcdefgh",
+            "abcdefgh0",
+            "abcdefgh1",
+            "abcdefgh2",
+            "abcdefgh3",
+            "abcdefgi",
+            "abd",
+            "b",
+        ];
+        let table = |ends: &[&str]| {
+            let meta = fixture::meta(1, ends[0], ends[ends.len() - 1], 1, 1);
+            Arc::new(Table::fake(meta))
+        };
+        for tables in [keys.chunks(1), keys.chunks(2), keys.chunks(12)] {
+            let run = Run::new(tables.map(table).collect());
+            for key in keys
+                .iter()
+                .chain(&["", "aa", "abcdefgh1x", "abcdefghi", "c"])
+            {
+                let key = key.as_bytes();
+                let holds = |table: &&Arc<Table>| table.meta.overlaps(key, key);
+                let expected = run.tables().iter().find(holds);
+                let found = run.table_for(key);
+                assert_eq!(
+                    found.map(|table| &table.meta.smallest),
+                    expected.map(|table| &table.meta.smallest),
+                    "{key:?}"
+                );
+            }
+        }
     }
 }
