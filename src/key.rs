@@ -200,6 +200,15 @@ pub(crate) trait Cursor {
 
     fn seek_to_last(&mut self) -> Result<()>;
 
+    /// Has what a [`seek`](Self::seek) to `target` will wait for brought nearer, without waiting:
+    /// of many cursors at once, so that it arrives side by side. Each is brought to the next of
+    /// [`Approach`] in turn.
+    ///
+    /// The cursor may be invalid behind it. The seek may be left out, or go elsewhere.
+    fn approach(&mut self, _target: InternalKey<'_>, _step: Approach) -> Result<()> {
+        Ok(())
+    }
+
     /// Moves to the first entry at or behind `target`.
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()>;
 
@@ -211,6 +220,15 @@ pub(crate) trait Cursor {
 
     /// Moves back by one. The cursor must be valid.
     fn prev(&mut self) -> Result<()>;
+}
+
+/// Steps that bring a cursor near to where it will seek.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Approach {
+    /// To where it is kept which memory holds the entry.
+    Place,
+    /// To that memory.
+    Memory,
 }
 
 /// The first key behind all keys with `prefix`, if there is one (none for a run of 0xff).

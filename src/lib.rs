@@ -41,6 +41,7 @@ mod memtable;
 mod merge;
 pub mod options;
 mod planted;
+mod prefetch;
 mod runtime;
 mod slice;
 mod sstable;

@@ -7,6 +7,8 @@
 //! kept if it was wanted before, not long ago: to let something go for it, and to fill memory that
 //! is cold, costs more than to decompress a block.
 
+use crate::key::Approach;
+use crate::prefetch::{prefetch, prefetch_line};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// A block as it is shared between the cache and its readers.
@@ -27,6 +29,8 @@ const USES_MAX: u8 = 3;
 const CACHE_LINE_LEN: usize = 64;
 /// About as many as the heads, the ends and the keys of a block of 4 KiB take.
 const TOUCHED_LINES_MAX: usize = 8;
+/// Bytes of a block that are brought nearer when a search for it begins.
+pub(crate) const PREFETCHED_LEN_MAX: usize = TOUCHED_LINES_MAX * CACHE_LINE_LEN;
 /// In place of the uses of a slot without a block.
 const FREE: u8 = u8::MAX;
 
@@ -101,6 +105,25 @@ impl BlockCache {
     pub(crate) fn get(&self, file: u64, pos: u64) -> Option<SharedBytes> {
         let hash = hash(file, pos);
         self.shard(hash).lock().get(hash, file, pos)
+    }
+
+    /// Has the slot of a block, and then the block, brought nearer that is about to be asked for.
+    pub(crate) fn approach(&self, file: u64, pos: u64, step: Approach) {
+        let hash = hash(file, pos);
+        let shard = self.shard(hash).lock();
+        match step {
+            Approach::Place => {
+                let at = index(hash) & (shard.slots.len() - 1);
+                prefetch_line(&shard.slots[at]);
+                prefetch_line(&shard.uses[at]);
+            }
+            Approach::Memory => {
+                let at = shard.probe(hash, file, pos);
+                if let Some(block) = &shard.slots[at].block {
+                    prefetch(&block[..block.len().min(PREFETCHED_LEN_MAX)]);
+                }
+            }
+        }
     }
 
     /// Keeps a block, if it is no longer than a shard may be.

@@ -4,5 +4,5 @@
 mod blocks;
 mod budget;
 
-pub(crate) use blocks::{BlockCache, Pin, SharedBytes};
+pub(crate) use blocks::{BlockCache, PREFETCHED_LEN_MAX, Pin, SharedBytes};
 pub(crate) use budget::{Account, Charge, MemoryBudget};

@@ -1,7 +1,7 @@
 //! Reading: point gets through memtables and tables, and the sources that a range is merged from.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Cursor, InternalKey, SeqNo, ValueKind};
+use crate::key::{Approach, Cursor, InternalKey, SeqNo, ValueKind};
 use crate::memtable::MemtableCursor;
 use crate::merge::Merge;
 use crate::planted::{Bug, planted};
@@ -52,6 +52,10 @@ impl Cursor for Source {
 
     fn seek_to_last(&mut self) -> Result<()> {
         forward!(self, cursor => cursor.seek_to_last())
+    }
+
+    fn approach(&mut self, target: InternalKey<'_>, step: Approach) -> Result<()> {
+        forward!(self, cursor => cursor.approach(target, step))
     }
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Sources that follow one another, as one.
 
 use crate::error::Result;
-use crate::key::{Cursor, InternalKey};
+use crate::key::{Approach, Cursor, InternalKey};
 use crate::slice::Slice;
 
 /// Sorted, disjoint sources in key order that are opened when they are reached: the tables of a
@@ -93,12 +93,25 @@ impl<L: Links> Chain<L> {
         result
     }
 
+    /// The source that a seek to `user` begins in.
+    fn find(&self, user: &[u8]) -> Option<usize> {
+        let len = self.links.len();
+        let index = partition_point(len, |index| self.links.largest(index) < user);
+        (index < len).then_some(index)
+    }
+
+    fn try_approach(&mut self, target: InternalKey<'_>, step: Approach) -> Result<()> {
+        match self.find(target.user) {
+            Some(index) => self.at(index)?.approach(target, step),
+            None => Ok(()),
+        }
+    }
+
     fn try_seek(&mut self, target: InternalKey<'_>) -> Result<()> {
-        let index = partition_point(self.links.len(), |i| self.links.largest(i) < target.user);
-        if index == self.links.len() {
+        let Some(index) = self.find(target.user) else {
             self.open = None;
             return Ok(());
-        }
+        };
         self.at(index)?.seek(target)?;
         self.skip_ended_forward()
     }
@@ -180,6 +193,11 @@ impl<L: Links> Cursor for Chain<L> {
 
     fn seek_to_last(&mut self) -> Result<()> {
         let result = self.try_last();
+        self.close_on_error(result)
+    }
+
+    fn approach(&mut self, target: InternalKey<'_>, step: Approach) -> Result<()> {
+        let result = self.try_approach(target, step);
         self.close_on_error(result)
     }
 

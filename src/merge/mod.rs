@@ -10,7 +10,7 @@ mod tests;
 use std::cmp::Ordering;
 
 use crate::error::Result;
-use crate::key::{Cursor, InternalKey, Trailer};
+use crate::key::{Approach, Cursor, InternalKey, Trailer};
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 
@@ -246,6 +246,14 @@ impl<C: Cursor> Cursor for Merge<C> {
     }
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.is_valid = false;
+        if self.sources.len() > 1 {
+            for step in [Approach::Place, Approach::Memory] {
+                for source in &mut self.sources {
+                    source.approach(target, step)?;
+                }
+            }
+        }
         self.place(Direction::Forward, |source| source.seek(target))
     }
 

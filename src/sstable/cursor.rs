@@ -6,7 +6,7 @@ use super::frame::Handle;
 use super::reader::Reader;
 use crate::block::{self, Block, Repeats};
 use crate::error::Result;
-use crate::key::{self, InternalKey, Trailer};
+use crate::key::{self, Approach, InternalKey, Trailer};
 use crate::slice::Slice;
 use crate::sync::Arc;
 
@@ -33,6 +33,9 @@ pub(crate) struct Cursor {
     is_loaded: bool,
     /// For the check of order from block to block.
     border: Vec<u8>,
+    /// The key that was approached, and the partition and the block that a seek to it begins in.
+    aim: Vec<u8>,
+    aimed: Option<(usize, usize)>,
 }
 
 struct OpenIndex {
@@ -61,6 +64,8 @@ impl Cursor {
             data: None,
             is_loaded: false,
             border: Vec::new(),
+            aim: Vec::new(),
+            aimed: None,
         }
     }
 
@@ -147,7 +152,7 @@ impl Cursor {
             1 => self.streak.saturating_add(1),
             _ => 0,
         };
-        self.block = number;
+        let left = std::mem::replace(&mut self.block, number);
         let handle = self.handle()?;
         let file = &self.reader.file;
         let block = match self.access {
@@ -169,6 +174,26 @@ impl Cursor {
             None => self.data = Some(block::Cursor::new(block)),
         }
         self.is_loaded = true;
+        if self.access == Access::Cached && self.streak >= STREAK_OF_WALKS {
+            self.approach_behind(left)?;
+        }
+        Ok(())
+    }
+
+    /// Has the next two blocks of a walk brought nearer that came from the block `left`.
+    fn approach_behind(&self, left: usize) -> Result<()> {
+        let index = self.open_index();
+        for (distance, step) in [(1, Approach::Memory), (2, Approach::Place)] {
+            let number = if self.block < left {
+                self.block.checked_sub(distance)
+            } else {
+                Some(self.block + distance)
+            };
+            if let Some(number) = number.filter(|number| *number < index.block.entries()) {
+                let handle = self.reader.data_handle(&index.block, index.place, number)?;
+                self.reader.file.approach(handle, step);
+            }
+        }
         Ok(())
     }
 
@@ -245,17 +270,48 @@ impl Cursor {
             .corruption(handle.pos, "the block is out of order with its neighbour"))
     }
 
-    fn seek_forward(&mut self, target: InternalKey<'_>) -> Result<()> {
-        let partition = self.reader.find_partition(target.user)?;
+    /// Loads the partition that a seek to `user` begins in, and finds the block there; `None`
+    /// behind the last key.
+    fn find(&mut self, user: &[u8]) -> Result<Option<usize>> {
+        if let Some((partition, block)) = self.aimed
+            && self.aim == user
+        {
+            self.load_partition(partition)?;
+            return Ok(Some(block));
+        }
+        let partition = self.reader.find_partition(user)?;
         if partition == self.reader.partitions() {
-            self.is_loaded = false;
-            return Ok(());
+            return Ok(None);
         }
         self.load_partition(partition)?;
         let index = self.open_index();
-        let block = self
-            .reader
-            .find_block(&index.block, index.place, target.user)?;
+        let block = self.reader.find_block(&index.block, index.place, user)?;
+        Ok(Some(block))
+    }
+
+    fn approach_in_cache(&mut self, user: &[u8], step: Approach) -> Result<()> {
+        let Some(block) = self.find(user)? else {
+            return Ok(());
+        };
+        if step == Approach::Place {
+            self.aim.clear();
+            self.aim.extend_from_slice(user);
+            self.aimed = Some((self.open_index().partition, block));
+        }
+        if self.is_loaded && self.block == block {
+            return Ok(());
+        }
+        let index = self.open_index();
+        let handle = self.reader.data_handle(&index.block, index.place, block)?;
+        self.reader.file.approach(handle, step);
+        Ok(())
+    }
+
+    fn seek_forward(&mut self, target: InternalKey<'_>) -> Result<()> {
+        let Some(block) = self.find(target.user)? else {
+            self.is_loaded = false;
+            return Ok(());
+        };
         self.load_block(block)?;
         self.in_block(|data| key::Cursor::seek(data, target))?;
         while !key::Cursor::is_valid(self.data()) && self.step_block(Direction::Forward)? {
@@ -303,6 +359,13 @@ impl key::Cursor for Cursor {
             cursor.load_block(blocks - 1)?;
             cursor.in_block(key::Cursor::seek_to_last)
         })
+    }
+
+    fn approach(&mut self, target: InternalKey<'_>, step: Approach) -> Result<()> {
+        match self.access {
+            Access::Cached => self.guarded(|cursor| cursor.approach_in_cache(target.user, step)),
+            Access::Positional => Ok(()),
+        }
     }
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {

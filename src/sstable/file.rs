@@ -7,11 +7,13 @@ use super::frame::{self, Handle};
 use super::index::{Partition, find};
 use super::properties::Properties;
 use crate::block::Block;
-use crate::cache::{BlockCache, Pin, SharedBytes};
+use crate::cache::{BlockCache, PREFETCHED_LEN_MAX, Pin, SharedBytes};
 use crate::env::{Env, File};
 use crate::error::{Error, Result};
+use crate::key::Approach;
 use crate::options::ReadMode;
 use crate::planted::{Bug, planted};
+use crate::prefetch::prefetch;
 use crate::slice::Slice;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
@@ -151,6 +153,17 @@ impl TableFile {
         Ok(block)
     }
 
+    /// Has a data block's memory brought nearer that [`data`](Self::data) is about to be asked for.
+    pub(super) fn approach(&self, handle: Handle, step: Approach) {
+        if let Some(map) = self.map.as_ref().filter(|map| map.has_checked(handle)) {
+            if step == Approach::Memory {
+                map.prefetch(handle);
+            }
+            return;
+        }
+        self.cache.approach(self.cache_file(), handle.pos, step);
+    }
+
     /// The blocks of a partition for a reader in no order: from the cache, as one, whether the file
     /// is mapped or not, for every get needs them.
     pub(super) fn partition(&self, partition: Partition) -> Result<PartitionBlocks> {
@@ -287,6 +300,12 @@ impl TableMap {
 
     fn frame(&self, handle: Handle) -> Slice {
         self.part(handle.pos, handle.end())
+    }
+
+    fn prefetch(&self, handle: Handle) {
+        let place = |pos| usize::try_from(pos).expect("within the map");
+        let bytes = &self.bytes[place(handle.pos)..place(handle.end())];
+        prefetch(&bytes[..bytes.len().min(PREFETCHED_LEN_MAX)]);
     }
 
     /// The payload of a frame that was checked before, and so is known to be uncompressed.

@@ -12,7 +12,7 @@ use crate::block;
 use crate::cache::BlockCache;
 use crate::env::{Env, File, JoinHandle, LockGuard, Metadata};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Cursor as _, InternalKey, Trailer, ValueKind};
+use crate::key::{Approach, Cursor as _, InternalKey, Trailer, ValueKind};
 use crate::options::ReadMode;
 use crate::sync::{Arc, Mutex};
 
@@ -269,6 +269,12 @@ fn check_cursor(cursor: &mut Cursor, entries: &[Entry]) {
                 InternalKey::seek_to(user, SeqNo::MAX),
             ] {
                 let place = entries.partition_point(|entry| key_of(entry) < target);
+                // An approach of this key, of another one, or none.
+                let approached = [Some(target), None, Some(key_of(entry))][place % 3];
+                if let Some(approached) = approached {
+                    cursor.approach(approached, Approach::Place).unwrap();
+                    cursor.approach(approached, Approach::Memory).unwrap();
+                }
                 cursor.seek(target).unwrap();
                 assert_eq!(at(cursor).as_ref(), entries.get(place));
                 if cursor.is_valid() {

@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "base",
         &[
-            "sync", "planted", "error", "slice", "coding", "checksum", "key", "listing",
+            "sync", "planted", "prefetch", "error", "slice", "coding", "checksum", "key", "listing",
         ],
     ),
     ("platform", &["env", "options", "arena", "cache", "runtime"]),

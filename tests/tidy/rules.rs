@@ -22,7 +22,12 @@ pub(crate) const HOMES: &[(&str, &[&str])] = &[
     ("parking_lot", &["src/sync/mod.rs"]),
     (
         "unsafe",
-        &["src/arena.rs", "src/memtable/", "src/env/os.rs"],
+        &[
+            "src/prefetch.rs",
+            "src/arena.rs",
+            "src/memtable/",
+            "src/env/os.rs",
+        ],
     ),
 ];
 
