@@ -177,10 +177,9 @@ impl DbInner {
     /// memtables go.
     fn flush_to_tables(&self, outgoing: Outgoing) -> Result<()> {
         if let Some(wal) = &self.wal {
-            // Else power loss could keep a table and lose the log's part of the same batch. First,
-            // for where the log finds no room, tables must not take more of it.
+            // First, for where the log finds no room, tables must not take more of it.
             if !planted(Bug::TableBeforeWal) {
-                wal.sync_to(wal.end())?;
+                wal.sync_for_tables()?;
             }
         }
         // Only now: the sync above needs no processor.

@@ -112,14 +112,14 @@ impl DbInner {
             return;
         }
         state.released = state.last_seqno;
-        if self.wal.is_none() {
+        let Some(wal) = &self.wal else {
             // No log makes a batch whole again of which a crash keeps one keyspace's tables:
             // what is flushed must be all keyspaces up to one write.
             if let Some(reason) = self.seal_due(state) {
                 self.seal_all(state, reason);
             }
             return;
-        }
+        };
         let full = |memtable: &Memtable| memtable.entry_bytes() >= self.options.memtable_bytes_max;
         // Nothing else has grown: a write costs the same beside one keyspace and beside hundreds.
         let touched = state.touched.iter().map(|(id, _)| *id);
@@ -128,6 +128,7 @@ impl DbInner {
             .collect();
         if !ids.is_empty() {
             self.seal(state, &ids, Reason::Full);
+            wal.end_segment();
         }
         self.seal_for_log_size(state);
     }

@@ -825,3 +825,4 @@ fn many_stores_stay_within_one_budget() {
 
 mod aside;
 mod closed;
+mod power_loss;

@@ -201,6 +201,46 @@ impl Wal {
         Ok(())
     }
 
+    /// Makes durable what must be before tables are written: they have all writes of a keyspace up
+    /// to some, and a power loss that keeps them must not take what was written before these, or
+    /// in the same batch.
+    ///
+    /// Everything, if more than one keyspace has writes that may not be durable. Else tables lack
+    /// nothing, and only the header of the current segment is synced, so that the log can begin
+    /// with it once they have what was written before.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync_to`](Self::sync_to).
+    pub(crate) fn sync_for_tables(&self) -> Result<()> {
+        let state = self.state.lock();
+        if state.unsynced_keyspaces().len() > 1 {
+            let end = state.end();
+            drop(state);
+            return self.sync_to(end);
+        }
+        drop(state);
+        let _turn = self.turns.take(|| false);
+        let Some(job) = self.state.lock().header_job()? else {
+            return Ok(());
+        };
+        let result = job.run(&self.config);
+        let mut state = self.state.lock();
+        if let Err(error) = result {
+            return Err(state.poison(&error));
+        }
+        state.header_synced(&job);
+        Ok(())
+    }
+
+    /// Begins a new segment if the current one is half full: a memtable was sealed, and once it is
+    /// in tables, all before the new segment may go.
+    pub(crate) fn end_segment(&self) {
+        let durable = self.durable();
+        // Where it cannot be begun, the current one goes on until it is full.
+        let _ = self.state.lock().end_segment(&self.config, durable);
+    }
+
     /// Syncs everything, removes what is no part of the log, and returns the end of the log, which
     /// the caller may record as a floor. Nothing may be appended afterwards.
     ///

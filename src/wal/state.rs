@@ -214,6 +214,19 @@ impl State {
         Ok(true)
     }
 
+    /// Begins a new segment behind one that is half full.
+    pub(super) fn end_segment(&mut self, config: &Config, durable: Lsn) -> Result<()> {
+        self.check_poison()?;
+        if self.is_half_full(config) && !self.current().is_empty() {
+            self.roll(config, durable)?;
+        }
+        Ok(())
+    }
+
+    fn is_half_full(&self, config: &Config) -> bool {
+        self.writer.len() >= config.segment_bytes_max / 2
+    }
+
     /// Goes on in the next segment. If that fails, the state is as before, and the number lost.
     fn roll(&mut self, config: &Config, durable: Lsn) -> Result<()> {
         self.writer.flush()?;
@@ -324,6 +337,40 @@ impl State {
         paths
     }
 
+    /// The keyspaces whose writes may not all be durable.
+    pub(super) fn unsynced_keyspaces(&self) -> BTreeSet<u32> {
+        let unsynced = self.segments.iter().filter(|live| live.unsynced.is_some());
+        unsynced.flat_map(|live| live.holders.keyspaces()).collect()
+    }
+
+    /// Writes what is staged. What to sync so that the current segment's header is durable; `None`
+    /// if it is.
+    pub(super) fn header_job(&mut self) -> Result<Option<SyncJob>> {
+        self.check_poison()?;
+        self.writer.flush()?;
+        let live = self.current();
+        let job = || SyncJob {
+            end: live.base,
+            files: vec![(live.number, Arc::clone(self.writer.file()))],
+            names: (self.names_synced < self.names).then_some(self.names),
+        };
+        Ok((!live.header_durable).then(job))
+    }
+
+    pub(super) fn header_synced(&mut self, job: &SyncJob) {
+        if let Some(names) = job.names {
+            self.names_synced = names;
+        }
+        for (number, _) in &job.files {
+            let index = self
+                .segments
+                .binary_search_by_key(number, |live| live.number);
+            if let Ok(index) = index {
+                self.segments[index].header_durable = true;
+            }
+        }
+    }
+
     /// Remembers a failed sync and returns the error to report.
     pub(super) fn poison(&mut self, error: &Error) -> Error {
         self.poison.get_or_insert_with(|| poisoned(error)).clone()
@@ -334,8 +381,10 @@ impl State {
     }
 
     pub(super) fn wants_next(&self, config: &Config) -> bool {
-        let half_full = self.writer.len() >= config.segment_bytes_max / 2;
-        half_full && self.prepared.is_none() && !self.preparing && self.poison.is_none()
+        self.is_half_full(config)
+            && self.prepared.is_none()
+            && !self.preparing
+            && self.poison.is_none()
     }
 
     /// The number of the segment to prepare, or `None` if one is or is being prepared.

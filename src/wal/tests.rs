@@ -649,3 +649,4 @@ fn all_segments_can_be_removed() {
 mod ahead;
 mod closed;
 mod staged;
+mod tables;
