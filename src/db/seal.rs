@@ -128,7 +128,7 @@ impl DbInner {
             .collect();
         if !ids.is_empty() {
             self.seal(state, &ids, Reason::Full);
-            wal.end_segment();
+            wal.end_segment(2);
         }
         self.seal_for_log_size(state);
     }

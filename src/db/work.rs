@@ -11,6 +11,7 @@ use crate::options::KeyspaceOptions;
 use crate::runtime::{Job, Tenant};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
 use crate::version::{Change, TableMeta};
+use crate::wal::LEFT_PARTS_MAX;
 
 use super::DbInner;
 use super::pace::Pace;
@@ -197,7 +198,14 @@ impl DbInner {
     /// Seals and flushes everything that counts, and waits for it.
     pub(crate) fn flush(&self) -> Result<()> {
         self.health.check_write()?;
-        let target = self.seal_settled(&mut self.commit.lock());
+        let target = {
+            let mut state = self.commit.lock();
+            let target = self.seal_settled(&mut state);
+            if let Some(wal) = &self.wal {
+                wal.end_segment(LEFT_PARTS_MAX);
+            }
+            target
+        };
         self.wait_flushed(target)
     }
 

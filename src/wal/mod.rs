@@ -37,6 +37,7 @@ pub(crate) use recovery::{Visit, has_files, remove_all};
 #[cfg(feature = "cli")]
 pub(crate) use stage::STAGE_KIND;
 pub(crate) use stage::STAGE_NAME;
+pub(crate) use state::LEFT_PARTS_MAX;
 
 pub(crate) const KIND: Kind = *b"WAL\0";
 const SUFFIX: &str = ".wal";
@@ -233,12 +234,12 @@ impl Wal {
         Ok(())
     }
 
-    /// Begins a new segment if the current one is half full: a memtable was sealed, and once it is
-    /// in tables, all before the new segment may go.
-    pub(crate) fn end_segment(&self) {
+    /// Begins a new segment if the current one is as long as one in `parts` of a full one: memtables
+    /// were sealed, and once they are in tables, all before the new segment may go.
+    pub(crate) fn end_segment(&self, parts: u64) {
         let durable = self.durable();
         // Where it cannot be begun, the current one goes on until it is full.
-        let _ = self.state.lock().end_segment(&self.config, durable);
+        let _ = self.state.lock().end_segment(&self.config, durable, parts);
     }
 
     /// Syncs everything, removes what is no part of the log, and returns the end of the log, which

@@ -15,9 +15,9 @@ use super::ahead::Ahead;
 use super::stage::{STAGE_KIND, Staging};
 use super::{Config, Holders, KIND, poisoned};
 
-/// A last segment of which nothing is needed is left in place at a close while it is shorter than
-/// one in so many parts of a full one: to look through it costs an open less than a new one.
-const LEFT_PARTS_MAX: u64 = 64;
+/// A last segment of which nothing is needed is left in place while it is shorter than one in so
+/// many parts of a full one: to look through it costs an open less than a new one.
+pub(crate) const LEFT_PARTS_MAX: u64 = 64;
 
 /// A segment that is still needed.
 #[derive(Debug)]
@@ -205,7 +205,7 @@ impl State {
         config: &Config,
         flushed: &BTreeMap<u32, SeqNo>,
     ) -> Result<bool> {
-        let is_long = self.writer.len() >= config.segment_bytes_max / LEFT_PARTS_MAX;
+        let is_long = self.has_part(config, LEFT_PARTS_MAX);
         let is_needed = |live: &Live| live.holders.unflushed(flushed).is_some();
         if !is_long || self.current().is_empty() || self.segments.iter().any(is_needed) {
             return Ok(false);
@@ -214,17 +214,17 @@ impl State {
         Ok(true)
     }
 
-    /// Begins a new segment behind one that is half full.
-    pub(super) fn end_segment(&mut self, config: &Config, durable: Lsn) -> Result<()> {
+    /// Begins a new segment behind one that is as long as one in `parts` of a full one.
+    pub(super) fn end_segment(&mut self, config: &Config, durable: Lsn, parts: u64) -> Result<()> {
         self.check_poison()?;
-        if self.is_half_full(config) && !self.current().is_empty() {
+        if self.has_part(config, parts) && !self.current().is_empty() {
             self.roll(config, durable)?;
         }
         Ok(())
     }
 
-    fn is_half_full(&self, config: &Config) -> bool {
-        self.writer.len() >= config.segment_bytes_max / 2
+    fn has_part(&self, config: &Config, parts: u64) -> bool {
+        self.writer.len() >= config.segment_bytes_max / parts
     }
 
     /// Goes on in the next segment. If that fails, the state is as before, and the number lost.
@@ -381,7 +381,7 @@ impl State {
     }
 
     pub(super) fn wants_next(&self, config: &Config) -> bool {
-        self.is_half_full(config)
+        self.has_part(config, 2)
             && self.prepared.is_none()
             && !self.preparing
             && self.poison.is_none()

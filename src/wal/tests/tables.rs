@@ -109,18 +109,18 @@ fn staged_records_are_written_before_tables_are() {
 fn a_segment_ends_where_a_memtable_does_if_it_is_half_full() {
     let env = new_env();
     let (wal, _) = open(&env);
-    wal.end_segment();
+    wal.end_segment(2);
     put_all(&wal, [3]);
-    wal.end_segment();
+    wal.end_segment(2);
     assert_eq!(wal_files(&env), [1], "hardly begun");
     put_all(&wal, of_one(2..4));
     for kind in FaultKind::ALL {
         fail_next(&env, 0, *kind);
-        wal.end_segment();
+        wal.end_segment(2);
         env.clear_faults();
     }
     let before = wal_files(&env).len();
-    wal.end_segment();
+    wal.end_segment(2);
     assert_eq!(wal_files(&env).len(), before + 1);
     put_all(&wal, [12]);
     wal.sync_for_tables().unwrap();
