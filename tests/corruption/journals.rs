@@ -80,6 +80,10 @@ impl Killed {
         }
         let is_log = |path: &PathBuf| path.extension().is_some_and(|it| it == "wal");
         let wal = env.files().into_iter().find(is_log).unwrap();
+        // Without the zeros that synced records have ahead of them.
+        let mut bytes = env.file_bytes(&wal).unwrap();
+        bytes.truncate(Segment::parse(&bytes).records[SYNCED - 1].1);
+        env.set_file_bytes(&wal, bytes);
         Self {
             image: env.capture(),
             wal,
