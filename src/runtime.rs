@@ -30,7 +30,7 @@ pub(crate) trait Tenant: Send + Sync {
     fn run(&self, job: Job);
 
     /// A job panicked: the tenant must take no more writes.
-    fn poison(&self, error: Error);
+    fn poison(&self, job: Job, error: Error);
 
     /// Bytes of memory that a flush would free if it were started now.
     fn flushable_bytes(&self) -> usize;
@@ -383,10 +383,13 @@ impl Shared {
             return;
         };
         if catch_unwind(AssertUnwindSafe(|| tenant.run(job))).is_err() {
-            tenant.poison(Error::new(
-                ErrorKind::Poisoned,
-                format!("a background {job:?} panicked; reopen the store"),
-            ));
+            tenant.poison(
+                job,
+                Error::new(
+                    ErrorKind::Poisoned,
+                    format!("a background {job:?} panicked; reopen the store"),
+                ),
+            );
         }
         if job == Job::Flush {
             self.budget.signal_progress();

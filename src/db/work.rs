@@ -111,10 +111,12 @@ impl Tenant for DbInner {
         }
     }
 
-    fn poison(&self, error: Error) {
+    fn poison(&self, job: Job, error: Error) {
         self.health.poison(error);
-        // A flush that panicked will not say that it has ended.
-        self.work.state.lock().flush_running = false;
+        if job == Job::Flush {
+            // It will not say that it has ended.
+            self.work.state.lock().flush_running = false;
+        }
         self.work.ended.notify_all();
     }
 
@@ -200,6 +202,8 @@ impl DbInner {
         self.health.check_write()?;
         let target = {
             let mut state = self.commit.lock();
+            // Again, under the lock: behind a close the log belongs to somebody else.
+            self.health.check_write()?;
             let target = self.seal_settled(&mut state);
             if let Some(wal) = &self.wal {
                 wal.end_segment(LEFT_PARTS_MAX);

@@ -234,11 +234,11 @@ impl Wal {
         Ok(())
     }
 
-    /// Begins a new segment if the current one is as long as one in `parts` of a full one: memtables
+    /// Begins a new segment if the current one has one of so many `parts` of a full one: memtables
     /// were sealed, and once they are in tables, all before the new segment may go.
     pub(crate) fn end_segment(&self, parts: u64) {
         let durable = self.durable();
-        // Where it cannot be begun, the current one goes on until it is full.
+        // Where it cannot be begun, the next append tries again.
         let _ = self.state.lock().end_segment(&self.config, durable, parts);
     }
 

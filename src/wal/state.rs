@@ -98,6 +98,9 @@ pub(super) struct State {
     names: u64,
     names_synced: u64,
     poison: Option<Error>,
+    /// True if a segment was to end and the next one could not be begun: what may be left of that
+    /// one, a header, would make records void that this one got behind it.
+    must_roll: bool,
     bytes_written: u64,
 }
 
@@ -118,6 +121,7 @@ impl State {
             names: 0,
             names_synced: 0,
             poison: None,
+            must_roll: false,
         }
     }
 
@@ -133,7 +137,8 @@ impl State {
         let added = records_len(batches);
         let len = self.writer.len().saturating_add(added);
         let full = self.writer.len() >= config.segment_bytes_max || len > SEGMENT_LEN_MAX;
-        if self.writer.is_broken() || (full && self.writer.end() > self.writer.base()) {
+        let may_end = self.writer.end() > self.writer.base();
+        if self.writer.is_broken() || self.must_roll || (full && may_end) {
             self.roll(config, durable)?;
         }
         let is_staged =
@@ -230,6 +235,7 @@ impl State {
     /// Goes on in the next segment. If that fails, the state is as before, and the number lost.
     fn roll(&mut self, config: &Config, durable: Lsn) -> Result<()> {
         self.writer.flush()?;
+        self.must_roll = true;
         let (number, prepared) = match self.prepared.take() {
             Some(prepared) => (prepared.number, Some(prepared)),
             None => (self.take_number(), None),
@@ -249,6 +255,7 @@ impl State {
             self.names += 1;
             writer
         };
+        self.must_roll = false;
         if !planted(Bug::WalStageOutlivesSegment) {
             self.staging.end_segment();
         }

@@ -114,11 +114,6 @@ fn a_segment_ends_where_a_memtable_does_if_it_is_half_full() {
     wal.end_segment(2);
     assert_eq!(wal_files(&env), [1], "hardly begun");
     put_all(&wal, of_one(2..4));
-    for kind in FaultKind::ALL {
-        fail_next(&env, 0, *kind);
-        wal.end_segment(2);
-        env.clear_faults();
-    }
     let before = wal_files(&env).len();
     wal.end_segment(2);
     assert_eq!(wal_files(&env).len(), before + 1);
@@ -127,4 +122,31 @@ fn a_segment_ends_where_a_memtable_does_if_it_is_half_full() {
     let last = *wal_files(&env).last().unwrap();
     assert_eq!(wal.retirable(&all_flushed), Some(last));
     assert_eq!(open(&env).1, [3, 6, 9, 12]);
+}
+
+#[test]
+fn where_the_next_segment_cannot_be_begun_an_append_tries_again() {
+    for kind in FaultKind::ALL {
+        for at in 0.. {
+            let env = new_env();
+            let (wal, _) = open(&env);
+            put_all(&wal, of_one(1..4));
+            let (first, before) = (wal.bytes(), env.io_count());
+            fail_next(&env, at, *kind);
+            wal.end_segment(2);
+            env.clear_faults();
+            if env.io_count() - before <= at {
+                assert!(at > 1, "a file is created and written");
+                break;
+            }
+            put_all(&wal, [12]);
+            let file = env.file_bytes(&wal_path(1)).unwrap();
+            assert_eq!(file.len() as u64, first, "{kind:?} at {at}: nothing behind");
+            wal.sync_to(wal.end()).unwrap();
+            for policy in CrashPolicy::ALL {
+                let image = env.capture().crash(*policy, 1);
+                assert_eq!(open(&image).1, [3, 6, 9, 12], "{kind:?} at {at}");
+            }
+        }
+    }
 }
