@@ -86,9 +86,11 @@ impl DbInner {
 #[cfg(not(shuttle))]
 mod tests {
     use super::*;
+    use crate::db::read::view_of;
+    use crate::db::tests::runtime;
     use crate::db::{Db, Keyspace};
     use crate::env::sim::SimEnv;
-    use crate::options::{KeyspaceOptions, Options, RuntimeOptions, Strategy};
+    use crate::options::{KeyspaceOptions, Options, Strategy};
     use crate::runtime::Runtime;
     use crate::sync::Arc;
 
@@ -103,13 +105,10 @@ mod tests {
     impl Store {
         /// Data in the last level, and three runs of other keys in level 0.
         fn open(strategy: Strategy) -> Self {
-            let env = Arc::new(SimEnv::new(1));
-            let options = RuntimeOptions::new()
-                .env(env.clone())
-                .threads(0)
-                .memory_bytes_max(8 << 20);
-            let runtime = Runtime::new(options.cache_bytes(1 << 20)).unwrap();
-            let db = Db::open_with("/db", Options::new().env(env), &runtime).unwrap();
+            let env = SimEnv::new(1);
+            let runtime = runtime(&env);
+            let options = Options::new().env(Arc::new(env));
+            let db = Db::open_with("/db", options, &runtime).unwrap();
             let layout = KeyspaceOptions::new().compaction(strategy);
             let keyspace = db.keyspace("a", layout).unwrap();
             let store = Self {
@@ -138,18 +137,19 @@ mod tests {
             while self.runtime.run_pending() {}
         }
 
-        fn level0_runs(&self) -> usize {
+        fn view(&self) -> Arc<KeyspaceView> {
             let inner = self.db.inner();
-            let view = inner.view();
-            let keyspace = view.keyspace(self.keyspace.id_in(inner).unwrap()).unwrap();
-            keyspace.version.levels[0].runs.len()
+            let id = self.keyspace.id_in(inner).unwrap();
+            Arc::clone(view_of(&inner.view(), id).unwrap())
+        }
+
+        fn level0_runs(&self) -> usize {
+            self.view().version.levels[0].runs.len()
         }
 
         fn price(&self) -> u64 {
-            let inner = self.db.inner();
-            let view = inner.view();
-            let keyspace = view.keyspace(self.keyspace.id_in(inner).unwrap()).unwrap();
-            compaction::level0_price(&keyspace.version, &keyspace.options).unwrap()
+            let view = self.view();
+            compaction::level0_price(&view.version, &view.options).unwrap()
         }
 
         /// Gets of all keys, which each ask two runs too many, but for those found early.

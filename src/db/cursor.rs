@@ -199,10 +199,10 @@ mod tests {
 
     use super::*;
     use crate::db::Keyspace;
+    use crate::db::tests::runtime;
     use crate::env::sim::SimEnv;
     use crate::error::ErrorKind;
-    use crate::options::{KeyspaceOptions, Options, RuntimeOptions};
-    use crate::runtime::Runtime;
+    use crate::options::{KeyspaceOptions, Options};
     use crate::sync::Arc;
 
     type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -225,13 +225,10 @@ mod tests {
 
     /// A store whose work is done by callers, small enough for all levels to be used.
     fn open() -> (Db, Keyspace) {
-        let env = Arc::new(SimEnv::new(1));
-        let options = RuntimeOptions::new()
-            .env(env.clone())
-            .threads(0)
-            .memory_bytes_max(8 << 20);
-        let runtime = Runtime::new(options.cache_bytes(1 << 20)).unwrap();
-        let options = Options::new().env(env).memtable_bytes_max(4 << 10);
+        let env = SimEnv::new(1);
+        let runtime = runtime(&env);
+        let options = Options::new().env(Arc::new(env));
+        let options = options.memtable_bytes_max(4 << 10);
         let db = Db::open_with("/db", options, &runtime).unwrap();
         let small = KeyspaceOptions::new()
             .block_bytes(64)

@@ -14,6 +14,7 @@ use crate::memtable::Memtable;
 use crate::options::Wal;
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Ordering};
+use crate::wal::HALF_PARTS;
 
 use super::DbInner;
 use super::view::View;
@@ -128,7 +129,7 @@ impl DbInner {
             .collect();
         if !ids.is_empty() {
             self.seal(state, &ids, Reason::Full);
-            wal.end_segment(2);
+            wal.end_segment(HALF_PARTS);
         }
         self.seal_for_log_size(state);
     }

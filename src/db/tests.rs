@@ -31,7 +31,8 @@ fn small() -> KeyspaceOptions {
         .level_ratio(2)
 }
 
-fn runtime(env: &SimEnv) -> Runtime {
+/// A runtime whose work is done by callers.
+pub(super) fn runtime(env: &SimEnv) -> Runtime {
     let options = RuntimeOptions::new()
         .env(Arc::new(env.clone()))
         .threads(0)

@@ -15,6 +15,8 @@ use super::ahead::Ahead;
 use super::stage::{STAGE_KIND, Staging};
 use super::{Config, Holders, KIND, poisoned};
 
+/// Of a segment that is half full the next one is prepared, and it ends where a memtable does.
+pub(crate) const HALF_PARTS: u64 = 2;
 /// A last segment of which nothing is needed is left in place while it is shorter than one in so
 /// many parts of a full one: to look through it costs an open less than a new one.
 pub(crate) const LEFT_PARTS_MAX: u64 = 64;
@@ -311,23 +313,17 @@ impl State {
     /// the caller removes their files. The base of the segment behind, which is durable now,
     /// does all that they did.
     pub(super) fn synced(&mut self, job: &SyncJob) -> Vec<PathBuf> {
-        if let Some(names) = job.names {
-            self.names_synced = names;
-        }
+        self.headers_synced(job);
         let current = self.current().number;
         // Not the current one: that may have been begun during the sync.
         let durable = job.files.last().map_or(0, |(number, _)| *number);
         for (number, _) in &job.files {
-            if let Ok(index) = self
-                .segments
-                .binary_search_by_key(number, |live| live.number)
+            // A closed segment whose records were all there when the sync began.
+            if *number < current
+                && let Some(live) = self.live_mut(*number)
+                && live.end <= job.end
             {
-                let live = &mut self.segments[index];
-                live.header_durable = true;
-                // A closed segment whose records were all there when the sync began.
-                if *number < current && live.end <= job.end {
-                    live.unsynced = None;
-                }
+                live.unsynced = None;
             }
         }
         let first = self.first_segment();
@@ -344,12 +340,6 @@ impl State {
         paths
     }
 
-    /// The keyspaces whose writes may not all be durable.
-    pub(super) fn unsynced_keyspaces(&self) -> BTreeSet<u32> {
-        let unsynced = self.segments.iter().filter(|live| live.unsynced.is_some());
-        unsynced.flat_map(|live| live.holders.keyspaces()).collect()
-    }
-
     /// Writes what is staged. What to sync so that the current segment's header is durable; `None`
     /// if it is.
     pub(super) fn header_job(&mut self) -> Result<Option<SyncJob>> {
@@ -364,18 +354,23 @@ impl State {
         Ok((!live.header_durable).then(job))
     }
 
-    pub(super) fn header_synced(&mut self, job: &SyncJob) {
+    /// Notes that the headers of the job's files are durable, and the names.
+    pub(super) fn headers_synced(&mut self, job: &SyncJob) {
         if let Some(names) = job.names {
             self.names_synced = names;
         }
         for (number, _) in &job.files {
-            let index = self
-                .segments
-                .binary_search_by_key(number, |live| live.number);
-            if let Ok(index) = index {
-                self.segments[index].header_durable = true;
+            if let Some(live) = self.live_mut(*number) {
+                live.header_durable = true;
             }
         }
+    }
+
+    fn live_mut(&mut self, number: u64) -> Option<&mut Live> {
+        let index = self
+            .segments
+            .binary_search_by_key(&number, |live| live.number);
+        Some(&mut self.segments[index.ok()?])
     }
 
     /// Remembers a failed sync and returns the error to report.
@@ -388,7 +383,7 @@ impl State {
     }
 
     pub(super) fn wants_next(&self, config: &Config) -> bool {
-        self.has_part(config, 2)
+        self.has_part(config, HALF_PARTS)
             && self.prepared.is_none()
             && !self.preparing
             && self.poison.is_none()
@@ -418,18 +413,19 @@ impl State {
     }
 
     /// The keyspaces with writes in segments before the current one.
-    pub(super) fn keyspaces(&self) -> BTreeSet<u32> {
-        self.closed()
-            .flat_map(|live| live.holders.keyspaces())
-            .collect()
+    pub(super) fn closed_keyspaces(&self) -> BTreeSet<u32> {
+        keyspaces_of(self.closed())
     }
 
     /// The same with the current one.
-    pub(super) fn keyspaces_of_all(&self) -> BTreeSet<u32> {
-        self.segments
-            .iter()
-            .flat_map(|live| live.holders.keyspaces())
-            .collect()
+    pub(super) fn all_keyspaces(&self) -> BTreeSet<u32> {
+        keyspaces_of(self.segments.iter())
+    }
+
+    /// The keyspaces whose writes may not all be durable.
+    pub(super) fn unsynced_keyspaces(&self) -> BTreeSet<u32> {
+        let unsynced = self.segments.iter().filter(|live| live.unsynced.is_some());
+        keyspaces_of(unsynced)
     }
 
     fn closed(&self) -> impl Iterator<Item = &Live> {
@@ -483,6 +479,10 @@ impl State {
     pub(super) fn bytes_written(&self) -> u64 {
         self.bytes_written
     }
+}
+
+fn keyspaces_of<'a>(segments: impl Iterator<Item = &'a Live>) -> BTreeSet<u32> {
+    segments.flat_map(|live| live.holders.keyspaces()).collect()
 }
 
 fn current(number: u64, writer: &Writer, header_durable: bool) -> Live {

@@ -33,14 +33,19 @@ fn wait_until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Gives a merge something to do, and waits until it has stepped aside.
+fn have_a_merge_wait(runtime: &Runtime, db: &Db, keyspace: &Keyspace) {
+    for _ in 0..2 {
+        add_run(db, keyspace);
+    }
+    wait_until(|| runtime.merges_waiting() == 1);
+}
+
 #[test]
 fn a_merge_steps_aside_for_another_stores_flush() {
     let (runtime, db, keyspace) = busy_store();
     let flushing = runtime.begin_flush();
-    for _ in 0..2 {
-        add_run(&db, &keyspace);
-    }
-    wait_until(|| runtime.merges_waiting() == 1);
+    have_a_merge_wait(&runtime, &db, &keyspace);
     assert_eq!(db.stats().unwrap().compactions, 0);
     drop(flushing);
     wait_until(|| db.stats().unwrap().compactions > 0);
@@ -51,10 +56,7 @@ fn a_merge_steps_aside_for_another_stores_flush() {
 fn a_merge_that_writers_wait_for_does_not_step_aside() {
     let (runtime, db, keyspace) = busy_store();
     let _flushing = runtime.begin_flush();
-    for _ in 0..2 {
-        add_run(&db, &keyspace);
-    }
-    wait_until(|| runtime.merges_waiting() == 1);
+    have_a_merge_wait(&runtime, &db, &keyspace);
     for _ in 0..5 {
         add_run(&db, &keyspace);
     }
@@ -66,10 +68,7 @@ fn a_merge_that_writers_wait_for_does_not_step_aside() {
 fn a_close_does_not_wait_for_another_stores_flush() {
     let (runtime, db, keyspace) = busy_store();
     let _flushing = runtime.begin_flush();
-    for _ in 0..2 {
-        add_run(&db, &keyspace);
-    }
-    wait_until(|| runtime.merges_waiting() == 1);
+    have_a_merge_wait(&runtime, &db, &keyspace);
     db.close().unwrap();
     assert_eq!(runtime.merges_waiting(), 0);
 }
@@ -78,10 +77,7 @@ fn a_close_does_not_wait_for_another_stores_flush() {
 fn a_merge_holds_no_memtables() {
     let (runtime, db, keyspace) = busy_store();
     let flushing = runtime.begin_flush();
-    for _ in 0..2 {
-        add_run(&db, &keyspace);
-    }
-    wait_until(|| runtime.merges_waiting() == 1);
+    have_a_merge_wait(&runtime, &db, &keyspace);
     // What is written now goes into the memtable of when the merge began.
     let inner = db.inner();
     let id = keyspace.id_in(inner).unwrap();

@@ -109,13 +109,13 @@ fn staged_records_are_written_before_tables_are() {
 fn a_segment_ends_where_a_memtable_does_if_it_is_half_full() {
     let env = new_env();
     let (wal, _) = open(&env);
-    wal.end_segment(2);
+    wal.end_segment(HALF_PARTS);
     put_all(&wal, [3]);
-    wal.end_segment(2);
+    wal.end_segment(HALF_PARTS);
     assert_eq!(wal_files(&env), [1], "hardly begun");
     put_all(&wal, of_one(2..4));
     let before = wal_files(&env).len();
-    wal.end_segment(2);
+    wal.end_segment(HALF_PARTS);
     assert_eq!(wal_files(&env).len(), before + 1);
     put_all(&wal, [12]);
     wal.sync_for_tables().unwrap();
@@ -133,7 +133,7 @@ fn where_the_next_segment_cannot_be_begun_an_append_tries_again() {
             put_all(&wal, of_one(1..4));
             let (first, before) = (wal.bytes(), env.io_count());
             fail_next(&env, at, *kind);
-            wal.end_segment(2);
+            wal.end_segment(HALF_PARTS);
             env.clear_faults();
             if env.io_count() - before <= at {
                 assert!(at > 1, "a file is created and written");
