@@ -32,29 +32,38 @@ fn open(path: &Path) -> Db {
     db
 }
 
-fn opens(criterion: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = |name| dir.path().join(name);
-    let (live, killed, closed) = (path("live"), path("killed"), path("closed"));
-    let db = Db::open(&live, Options::new()).expect("open");
+/// A new store whose entries are all in its log, and in a memtable.
+fn fill(path: &Path) -> Db {
+    let db = Db::open(path, Options::new()).expect("open");
     let keyspace = db.keyspace("bench", KeyspaceOptions::new());
     let keyspace = keyspace.expect("keyspace");
     for number in 0..ENTRIES {
         let put = keyspace.put(key(mixed(number)), value(number));
         put.expect("put");
     }
-    copy(&live, &killed).expect("copy");
-    db.close().expect("close");
-    copy(&live, &closed).expect("copy");
-    let db = open(&live);
+    db
+}
+
+fn opens(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = |name| dir.path().join(name);
+    let (flushed, closed, killed) = (path("flushed"), path("closed"), path("killed"));
+    let db = fill(&flushed);
     db.flush().expect("flush");
+    db.close().expect("close");
+    let db = fill(&closed);
+    copy(&closed, &killed).expect("copy");
     db.close().expect("close");
 
     let mut group = criterion.benchmark_group("recovery");
     group.sampling_mode(SamplingMode::Flat);
     group.sample_size(10);
     group.throughput(Throughput::Elements(ENTRIES));
-    for (name, source) in [("flushed", &live), ("closed", &closed), ("killed", &killed)] {
+    for (name, source) in [
+        ("flushed", &flushed),
+        ("closed", &closed),
+        ("killed", &killed),
+    ] {
         let fresh = || -> (TempDir, PathBuf) {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let path = dir.path().join("store");
